@@ -1,0 +1,168 @@
+"""Boxes with numbered, coloured labels on a picture, for reports and predictions."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+
+from llmdet import boxes as geometry
+
+RGB = tuple[int, int, int]
+Rectangle = tuple[float, float, float, float]
+
+# Hues that stay apart from each other on photos; light and dark alternate so that neighbours differ in print too.
+PALETTE: tuple[RGB, ...] = (
+    (230, 57, 70),
+    (46, 134, 222),
+    (255, 190, 11),
+    (42, 157, 90),
+    (255, 121, 198),
+    (124, 77, 255),
+    (0, 206, 209),
+    (244, 122, 31),
+    (150, 206, 40),
+    (176, 48, 144),
+    (120, 190, 255),
+    (165, 100, 45),
+    (255, 170, 150),
+    (0, 121, 107),
+    (199, 160, 255),
+    (205, 214, 80),
+)
+_SMALL = 480  # pixels; a picture whose longer side is shorter is enlarged, so that labels can be read
+_LARGEST_FONT = 48
+
+
+def colours_of(phrases: Iterable[str]) -> dict[str, int]:
+    """An index into `PALETTE` for every different phrase, the same in every picture where it can be.
+
+    The index comes from the phrase itself, up to case. Where two phrases of one picture meet on an index, the later one
+    takes the next free, as long as the palette lasts.
+    """
+    chosen: dict[str, int] = {}
+    by_name: dict[str, int] = {}
+    for phrase in phrases:
+        name = phrase.casefold()
+        if name not in by_name:
+            start = zlib.crc32(name.encode("utf-8", "surrogatepass")) % len(PALETTE)
+            steps = ((start + step) % len(PALETTE) for step in range(len(PALETTE)))
+            taken = set(by_name.values())
+            by_name[name] = next((index for index in steps if index not in taken), start)
+        chosen[phrase] = by_name[name]
+    return chosen
+
+
+def ink_on(colour: RGB) -> RGB:
+    """Black or white, whichever has more contrast on a colour (WCAG 2 relative luminance)."""
+    linear = [c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)
+
+
+def draw_boxes(
+    image: Image.Image, boxes_xyxy: ArrayLike, labels: Sequence[str], scores: Sequence[float | None] | None = None
+) -> Image.Image:
+    """A new RGB picture with boxes, each with its number (from 1), label and score.
+
+    `boxes_xyxy` is (n, 4) in pixels of `image` and is clipped to it; a box with no area inside is not drawn but keeps
+    its number. Pictures under 480 pixels are enlarged by a whole factor. Labels stay inside the picture and off each
+    other where there is room; in a crowd a label shrinks to its number. Raises ValueError when lengths differ.
+    """
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    scores = [None] * len(labels) if scores is None else scores
+    if not len(boxes) == len(labels) == len(scores):
+        raise ValueError(f"{len(boxes)} boxes came with {len(labels)} labels and {len(scores)} scores")
+    factor = -(-_SMALL // max(image.size)) if max(image.size) < _SMALL else 1
+    canvas = image.convert("RGB")
+    if factor > 1:
+        canvas = canvas.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+    clipped = geometry.clip(np.nan_to_num(boxes * factor, nan=0.0), canvas.width, canvas.height)
+    visible = [i for i in range(len(boxes)) if np.isfinite(boxes[i]).all() and geometry.areas(clipped)[i] > 0]
+    colours = colours_of(labels)
+    # Large boxes first: a small one is never hidden below the line or label of one around it.
+    visible.sort(key=lambda i: (-geometry.areas(clipped)[i], i))
+    pen = _Pen(canvas)
+    for i in visible:
+        pen.outline(tuple(clipped[i].tolist()), PALETTE[colours[labels[i]]])
+    for i in visible:
+        score = scores[i]
+        text = f"{i + 1} {_one_line(labels[i])}" + ("" if score is None else f" {score:.2f}")
+        pen.label(tuple(clipped[i].tolist()), (text, str(i + 1)), PALETTE[colours[labels[i]]])
+    return canvas
+
+
+class _Pen:
+    """Draws on one picture and remembers where labels are."""
+
+    def __init__(self, canvas: Image.Image) -> None:
+        longer = max(canvas.size)
+        self.size = canvas.size
+        self.line = max(2, round(longer / 320))
+        self.font = _font(min(_LARGEST_FONT, max(13, round(longer / 48))))
+        self.draw = ImageDraw.Draw(canvas)
+        self.labels: list[Rectangle] = []
+
+    def outline(self, box: Rectangle, colour: RGB) -> None:
+        x1, y1, x2, y2 = box
+        right, bottom = max(x2 - 1, x1), max(y2 - 1, y1)  # Pillow draws the last pixel too
+        self.draw.rectangle((x1, y1, right, bottom), outline=(0, 0, 0), width=self.line + 2)
+        if min(right - x1, bottom - y1) >= 2:
+            self.draw.rectangle((x1 + 1, y1 + 1, right - 1, bottom - 1), outline=colour, width=self.line)
+
+    def label(self, box: Rectangle, texts: tuple[str, str], colour: RGB) -> None:
+        """Write the first of `texts` that finds room (the last one anyway)."""
+        choices = [(text, place) for text in texts for place in self._places(box, text)]
+        text, place = next((choice for choice in choices if self._free(choice[1])), choices[-1])
+        self.labels.append(place)
+        self.draw.rectangle(place, fill=colour, outline=(0, 0, 0))
+        self.draw.text(
+            (place[0] + self._pad, (place[1] + place[3]) / 2), self._cut(text), ink_on(colour), self.font, anchor="lm"
+        )
+
+    @property
+    def _pad(self) -> int:
+        return self.line + 2
+
+    def _places(self, box: Rectangle, text: str) -> Iterator[Rectangle]:
+        """Where a label can stand: above, inside at the top, below, inside at the bottom; left, then right."""
+        x1, y1, x2, y2 = box
+        width = self.font.getlength(self._cut(text)) + 2 * self._pad
+        height = sum(self.font.getmetrics()) + 2
+        for y in (y1 - height, y1, y2, y2 - height):
+            for x in (x1, x2 - width):
+                left = min(max(x, 0), max(self.size[0] - width - 1, 0))
+                top = min(max(y, 0), max(self.size[1] - height - 1, 0))
+                right, bottom = min(left + width, self.size[0] - 1), min(top + height, self.size[1] - 1)
+                yield left, top, right, bottom
+
+    def _free(self, place: Rectangle) -> bool:
+        x1, y1, x2, y2 = place
+        return all(x2 < a1 or a2 < x1 or y2 < b1 or b2 < y1 for a1, b1, a2, b2 in self.labels)
+
+    def _cut(self, text: str) -> str:
+        """Text that fits the picture's width, with three dots where it was cut."""
+        room = self.size[0] - 2 * self._pad - 1
+        if self.font.getlength(text) <= room:
+            return text
+        while text and self.font.getlength(text + "...") > room:
+            text = text[:-1]
+        return text + "..."
+
+
+@functools.lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise OSError("Pillow was built without FreeType; install the wheel from PyPI: pip install pillow")
+    return font
+
+
+def _one_line(text: str) -> str:
+    """Text without control characters and line breaks, which a label cannot show."""
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text).split())
