@@ -1,6 +1,13 @@
 """Fixtures and the environment that all tests share."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SAMPLES_VARIABLE = "LLMDET_SAMPLES"
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
 
 # Before torch, Ray or a tokenizer is imported by any test: few threads, no spinning, no network, no chatter.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,15 +19,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.pop("RAY_ADDRESS", None)
 
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-SAMPLES_VARIABLE = "LLMDET_SAMPLES"
-OBJECT_STORE_BYTES = 200 * 1024 * 1024
-
-
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that asks for the fixture `samples`, so that `-m samples` cannot miss one."""
     for item in items:
