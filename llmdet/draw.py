@@ -36,6 +36,7 @@ PALETTE: tuple[RGB, ...] = (
     (205, 214, 80),
 )
 _SMALL = 480  # pixels; a picture whose longer side is shorter is enlarged, so that labels can be read
+_CROWD = 12  # visible boxes, above which small ones get only a number
 _LARGEST_FONT = 48
 
 
@@ -93,7 +94,11 @@ def draw_boxes(
     for i in visible:
         score = scores[i]
         text = f"{i + 1} {_one_line(labels[i])}" + ("" if score is None else f" {score:.2f}")
-        pen.label(tuple(clipped[i].tolist()), (text, str(i + 1)), PALETTE[colours[labels[i]]])
+        # Among many boxes a long label on a small box would hide its neighbours.
+        roomy = len(visible) <= _CROWD or pen.width(text) < 1.5 * (clipped[i][2] - clipped[i][0])
+        pen.label(
+            tuple(clipped[i].tolist()), [text, str(i + 1)] if roomy else [str(i + 1)], PALETTE[colours[labels[i]]]
+        )
     return canvas
 
 
@@ -115,10 +120,16 @@ class _Pen:
         if min(right - x1, bottom - y1) >= 2:
             self.draw.rectangle((x1 + 1, y1 + 1, right - 1, bottom - 1), outline=colour, width=self.line)
 
-    def label(self, box: Rectangle, texts: tuple[str, str], colour: RGB) -> None:
-        """Write the first of `texts` that finds room (the last one anyway)."""
+    def width(self, text: str) -> float:
+        """Of a label with this text, in pixels."""
+        return self.font.getlength(self._cut(text)) + 2 * self._pad
+
+    def label(self, box: Rectangle, texts: Sequence[str], colour: RGB) -> None:
+        """Write the first of `texts` that finds room; the last one, where it covers least, if none does."""
         choices = [(text, place) for text in texts for place in self._places(box, text)]
-        text, place = next((choice for choice in choices if self._free(choice[1])), choices[-1])
+        free = (choice for choice in choices if not self._covered(choice[1]))
+        crowded = [choice for choice in choices if choice[0] == texts[-1]]
+        text, place = next(free, None) or min(crowded, key=lambda choice: self._covered(choice[1]))
         self.labels.append(place)
         self.draw.rectangle(place, fill=colour, outline=(0, 0, 0))
         self.draw.text(
@@ -130,20 +141,22 @@ class _Pen:
         return self.line + 2
 
     def _places(self, box: Rectangle, text: str) -> Iterator[Rectangle]:
-        """Where a label can stand: above, inside at the top, below, inside at the bottom; left, then right."""
+        """Where a label can stand: above the box, inside at the top, below, inside at the bottom, in the middle."""
         x1, y1, x2, y2 = box
-        width = self.font.getlength(self._cut(text)) + 2 * self._pad
+        width = self.width(text)
         height = sum(self.font.getmetrics()) + 2
-        for y in (y1 - height, y1, y2, y2 - height):
-            for x in (x1, x2 - width):
+        for y in (y1 - height, y1, y2, y2 - height, (y1 + y2 - height) / 2):
+            for x in (x1, x2 - width, (x1 + x2 - width) / 2):
                 left = min(max(x, 0), max(self.size[0] - width - 1, 0))
                 top = min(max(y, 0), max(self.size[1] - height - 1, 0))
                 right, bottom = min(left + width, self.size[0] - 1), min(top + height, self.size[1] - 1)
                 yield left, top, right, bottom
 
-    def _free(self, place: Rectangle) -> bool:
+    def _covered(self, place: Rectangle) -> float:
+        """How many square pixels of labels that are there already a place would cover."""
         x1, y1, x2, y2 = place
-        return all(x2 < a1 or a2 < x1 or y2 < b1 or b2 < y1 for a1, b1, a2, b2 in self.labels)
+        sides = ((min(x2, a2) - max(x1, a1) + 1, min(y2, b2) - max(y1, b1) + 1) for a1, b1, a2, b2 in self.labels)
+        return sum(max(w, 0) * max(h, 0) for w, h in sides)
 
     def _cut(self, text: str) -> str:
         """Text that fits the picture's width, with three dots where it was cut."""
