@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from llmdet import boxes
 from llmdet.record import Record, Region, Span
 
@@ -19,6 +21,26 @@ def faults(record: Record) -> list[str]:
         found += [f"{fault} in region {index}" for fault in _region_faults(record, region)]
     found += [fault for span in record.negatives if (fault := _span_fault(record.text, span))]
     return found
+
+
+def without_bad_boxes(record: Record) -> tuple[Record, list[tuple[str, tuple[str, str]]]]:
+    """The record without boxes that cannot be used, and (annotation id or order, (reason, detail)) of each.
+
+    A region keeps its place in the text when it loses all its boxes: its name was said, and stays.
+    """
+    bad = []
+    regions = []
+    for region in record.regions:
+        kept = []
+        for box in region.boxes:
+            reason = boxes.fault(box.xyxy, record.width, record.height)
+            if reason:
+                name = box.annotation_id or str(box.order)
+                bad.append((name, (reason, f"{box.xyxy} in {record.width}x{record.height}")))
+            else:
+                kept.append(box)
+        regions.append(region if len(kept) == len(region.boxes) else replace(region, boxes=tuple(kept)))
+    return (replace(record, regions=tuple(regions)), bad) if bad else (record, [])
 
 
 def _region_faults(record: Record, region: Region) -> list[str]:

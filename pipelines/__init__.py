@@ -1,0 +1,1 @@
+"""How records move: one file per command, on Ray."""

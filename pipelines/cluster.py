@@ -1,0 +1,63 @@
+"""Ray: a local one is started on demand and stopped cleanly; an existing cluster is used when RAY_ADDRESS says so."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+# A quickstart must fit in 4 GB: blocks here are names of parts and small tables, never decoded images.
+_OBJECT_STORE_BYTES = 512 * 2**20
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """Connect to Ray for the time of a block.
+
+    Blocks nest: only the outermost one starts and stops. RAY_ADDRESS (also set inside `ray job submit`) names a running
+    cluster; without it a local Ray is started with one logical CPU per core.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(2, os.cpu_count() or 2),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    try:
+        _quiet()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> None:
+    """Ray Data's own progress bars and logs make way for ours."""
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def workers() -> int:
+    """How many single-CPU tasks the cluster can run at once."""
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))

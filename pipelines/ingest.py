@@ -1,0 +1,225 @@
+"""ingest: what a source says, read once, checked against its photos, written as `records/<source>/`.
+
+One Ray task parses the annotation file and streams parts; other tasks open the photos of a part, hash them, find the
+orientation that fits, validate every record, and write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import orjson
+import pyarrow as pa
+
+from llmdet import files, images, rejects, validate
+from llmdet.errors import ImageError, LlmdetError, MissingError
+from llmdet.record import Orientation, Record, from_batch, to_batch
+from llmdet.rejects import Reject
+from llmdet.sources.source import Source
+from llmdet.workspace import Workspace, fingerprint
+from pipelines.cluster import cluster
+from pipelines.parts import Outcome, Packed, PartOutput, Progress, Row, StageTables, collect, failure, outcome_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSettings:
+    """How photos are checked."""
+
+    images: Literal["decode", "header", "skip"] = "decode"  # decode: prove that the pixels can be read
+    orientation: Orientation = "stored"  # public sets; "applied" for one's own photos
+    part_rows: int = 2048
+    limit: int | None = None  # first n records, for a try
+
+
+def ingest(
+    workspace: Workspace, source: Source, settings: IngestSettings | None = None, progress: Progress | None = None
+) -> Outcome:
+    """Read a source into `records/<source.name>/`.
+
+    Raises FormatError for a file of another format, MissingError for a missing file or image folder. What is wrong
+    with single rows or photos becomes reject rows.
+    """
+    settings = settings or IngestSettings()
+    started = time.monotonic()
+    _require(source, settings)
+    tables = StageTables(
+        "ingest",
+        workspace.records(source.name),
+        workspace.rejects("ingest", source.name),
+        fingerprint({"source": _describe(source), "settings": asdict(settings)}),
+    )
+    done = tables.done()
+    if done:
+        return outcome_of(done.counts, done.counts["seconds"], skipped=True)
+    with cluster():
+        rows = collect(
+            _dataset(source, settings).map(Packed(_Check(tables, settings, _images(source)))), None, progress
+        )
+    info = next(row["info"] for row in rows if row["info"])
+    return tables.commit(
+        [row for row in rows if row["index"] >= 0],
+        started=started,
+        settings={**asdict(settings), "source": _describe(source)},
+        info=info,
+    )
+
+
+def _images(source: Source) -> str:
+    return files.absolute(getattr(source, "images", ""))
+
+
+def _describe(source: Source) -> dict[str, Any]:
+    """A source's whole configuration, with the class that reads it and the size of its file.
+
+    The size stands for the content: a corrected annotation file is a new input.
+    """
+    values = asdict(source)  # type: ignore[call-overload]
+    return {"reader": type(source).__name__, **values, "bytes": _size(values.get("annotations"))}
+
+
+def _size(url: str | None) -> str:
+    from fsspec.core import url_to_fs
+
+    if not url:
+        return ""
+    fs, path = url_to_fs(url)
+    facts = fs.info(path)
+    return f"{facts.get('size')}|{facts.get('mtime') or facts.get('ETag') or facts.get('LastModified') or ''}"
+
+
+def _require(source: Source, settings: IngestSettings) -> None:
+    annotations = getattr(source, "annotations", None)
+    if annotations and not files.exists(annotations):
+        raise MissingError(f"no annotations of {source.name} at {annotations}; give --annotations or --data-root")
+    if settings.images != "skip" and not files.exists(_images(source)):
+        raise MissingError(f"no image folder of {source.name} at {_images(source)}; give --images or --data-root")
+
+
+def _dataset(source: Source, settings: IngestSettings) -> Any:
+    import ray
+    from ray.data import Datasource
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import ReadTask
+
+    class SourceParts(Datasource):  # type: ignore[misc]
+        """One read task that yields one block per part, so that parsing and checking overlap."""
+
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[Any]:
+            metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+            return [ReadTask(lambda: _guarded(source, settings), metadata)]
+
+    # A different CPU share keeps Ray Data from fusing reading and checking into one task.
+    return ray.data.read_datasource(SourceParts(), override_num_blocks=1, num_cpus=0.5)
+
+
+_PART = pa.schema(
+    [("index", pa.int32()), ("records", pa.large_binary()), ("rejects", pa.large_binary()), ("info", pa.string())]
+)
+
+
+def _guarded(source: Source, settings: IngestSettings) -> Iterator[pa.Table]:
+    """The parts, and where the source cannot be read a last block that says why."""
+    try:
+        yield from _parts(source, settings)
+    except LlmdetError as error:
+        yield _part(-2, [], [], orjson.dumps(failure(error)).decode())
+
+
+def _parts(source: Source, settings: IngestSettings) -> Iterator[pa.Table]:
+    """Blocks of one row: a part's records and rejects as Arrow bytes; last, what the source says of itself."""
+    records: list[Record] = []
+    left_out: list[Reject] = []
+    index = taken = 0
+    for item in source.read():
+        if isinstance(item, Reject):
+            left_out.append(item)
+            continue
+        records.append(item)
+        taken += 1
+        full = len(records) == settings.part_rows
+        if full:
+            yield _part(index, records, left_out)
+            records, left_out, index = [], [], index + 1
+        if settings.limit and taken >= settings.limit:
+            break
+    if records or left_out or index == 0:
+        yield _part(index, records, left_out)
+    yield _part(-1, [], [], orjson.dumps(source.info().to_dict()).decode())
+
+
+def _part(index: int, records: list[Record], left_out: list[Reject], info: str = "") -> pa.Table:
+    row = [[index], [_pack(to_batch(records))], [_pack(rejects.to_batch(left_out))], [info]]
+    return pa.table([pa.array(v, f.type) for v, f in zip(row, _PART, strict=True)], schema=_PART)
+
+
+def _pack(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def _unpack(data: bytes) -> pa.Table:
+    return pa.ipc.open_stream(data).read_all()
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The work on one part: photos, validity, and writing."""
+
+    tables: StageTables
+    settings: IngestSettings
+    images: str
+
+    def __call__(self, row: Row) -> Row:
+        index = row["index"]
+        if index < 0:
+            said = orjson.loads(row["info"])
+            return said if "failure" in said else {"index": index, "info": said}
+        result = self.tables.adopt(index) or self.tables.write(index, self._output(row))
+        return {**result, "info": None}
+
+    def _output(self, row: Row) -> PartOutput:
+        left_out = rejects.from_batch(_unpack(row["rejects"]))
+        kept = []
+        for record in from_batch(_unpack(row["records"])):
+            checked = self._checked(record)
+            if isinstance(checked, Record):
+                checked, bad = validate.without_bad_boxes(checked)
+                left_out += [Reject(f"{record.id}#{box}", "annotation", "fault", "ingest", *why) for box, why in bad]
+                checked = self._valid(checked)
+            (kept if isinstance(checked, Record) else left_out).append(checked)
+        return PartOutput(to_batch(kept), left_out)
+
+    def _checked(self, record: Record) -> Record | Reject:
+        try:
+            if self.settings.images != "skip":
+                return self._with_photo(record)
+        except ImageError as error:
+            return Reject(record.id, "record", "fault", "ingest", error.reason, error.detail)
+        except LlmdetError as error:
+            return Reject(record.id, "record", "fault", "ingest", "image_unreadable", str(error))
+        return record
+
+    def _valid(self, record: Record) -> Record | Reject:
+        faults = validate.faults(record)
+        if faults:
+            return Reject(record.id, "record", "fault", "ingest", faults[0].split(":")[0], "; ".join(faults[:3]))
+        return record
+
+    def _with_photo(self, record: Record) -> Record:
+        url = files.safe_join(self.images, record.image)
+        facts = images.inspect(url, decode=self.settings.images == "decode")
+        if record.width == 0 and record.height == 0:  # the source does not know the size
+            width, height = facts.size(self.settings.orientation)
+            return replace(
+                record, image_sha256=facts.sha256, width=width, height=height, orientation=self.settings.orientation
+            )
+        orientation = facts.orientation_that_fits(record.width, record.height, self.settings.orientation)
+        return replace(record, image_sha256=facts.sha256, orientation=orientation)

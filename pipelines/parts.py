@@ -1,0 +1,172 @@
+"""A stage is a map over the parts of a table: one row of the Ray dataset is one part.
+
+Paths and row numbers travel, records are read and written by the worker that needs them. A finished part is found again
+by its name, so a stage that was killed anywhere continues; the order of rows is the order of parts, whatever the
+number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from llmdet import errors, files, rejects
+from llmdet.errors import LlmdetError
+from llmdet.workspace import Manifest, Part, Table
+
+Row = dict[str, Any]
+Progress = Callable[[int, int | None], None]  # (done, total or None while it is not known)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a stage did; the base of every command's result."""
+
+    records: int = 0
+    rejects: dict[str, int] = field(default_factory=dict)  # by reason, all levels
+    faults: dict[str, int] = field(default_factory=dict)  # by reason, records and requests only
+    seconds: float = 0.0
+    skipped: bool = False  # the manifest was there with the same inputs and settings
+
+
+@dataclass(frozen=True, slots=True)
+class PartOutput:
+    """One part of a stage: its rows, and what was left out."""
+
+    data: pa.RecordBatch | pa.Table
+    left_out: list[rejects.Reject] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTables:
+    """Where a stage writes, and the fingerprint of what it writes."""
+
+    stage: str
+    table: Table
+    rejects: Table
+    fingerprint: str
+
+    def done(self) -> Manifest | None:
+        """The manifest of an earlier run with the same inputs and settings, if there is one."""
+        manifest = self.table.manifest()
+        return manifest if manifest and manifest.fingerprint == self.fingerprint else None
+
+    def write(self, index: int, output: PartOutput) -> Row:
+        """Write one part with its rejects, rejects first: where a part is, its rejects are too."""
+        left_out = self.rejects.write_part(index, self.fingerprint, rejects.to_batch(output.left_out))
+        part = self.table.write_part(index, self.fingerprint, output.data)
+        return _row(index, part, left_out, output.left_out)
+
+    def adopt(self, index: int) -> Row | None:
+        """A part that an earlier, interrupted run finished, or None."""
+        name = self.table.part_name(index, self.fingerprint)
+        if not (files.exists(files.join(self.table.url, name)) and files.exists(files.join(self.rejects.url, name))):
+            return None
+        part, _ = _stored(self.table, name)
+        left_out, rows = _stored(self.rejects, name)
+        return _row(index, part, left_out, rejects.from_batch(rows))
+
+    def commit(self, rows: list[Row], *, started: float, **manifest: Any) -> Outcome:
+        """Write both manifests from what `write` and `adopt` returned."""
+        rows = sorted(rows, key=lambda row: row["index"])
+        counts = _counts(rows)
+        left_out = tuple(Part(*row["rejects"]) for row in rows if row["rejects"][1])
+        self.rejects.commit(Manifest(self.stage, self.fingerprint, left_out, {"faults": counts["faults"]}))
+        parts = tuple(Part(*row["part"]) for row in rows)
+        seconds = round(time.monotonic() - started, 3)
+        self.table.commit(Manifest(self.stage, self.fingerprint, parts, {**counts, "seconds": seconds}, **manifest))
+        return outcome_of(counts, seconds)
+
+
+def outcome_of(counts: dict[str, Any], seconds: float, skipped: bool = False) -> Outcome:
+    return Outcome(counts["records"], counts["rejects"], counts["faults"], seconds, skipped)
+
+
+def _row(index: int, part: Part, left_out: Part, left_out_rows: list[rejects.Reject]) -> Row:
+    by_reason: Counter[str] = Counter(reject.reason for reject in left_out_rows)
+    faults = Counter(r.reason for r in left_out_rows if r.kind == "fault" and r.level != "annotation")
+    return {
+        "index": index,
+        "part": [part.name, part.rows, part.sha256],
+        "rejects": [left_out.name, left_out.rows, left_out.sha256],
+        "reasons": dict(by_reason),
+        "faults": dict(faults),
+    }
+
+
+def _counts(rows: list[Row]) -> dict[str, Any]:
+    reasons: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    for row in rows:
+        reasons.update(row["reasons"])
+        faults.update(row["faults"])
+    return {
+        "records": sum(row["part"][1] for row in rows),
+        "rejects": dict(sorted(reasons.items())),
+        "faults": dict(sorted(faults.items())),
+    }
+
+
+def _stored(table: Table, name: str) -> tuple[Part, pa.Table]:
+    data = files.read_bytes(files.join(table.url, name))
+    rows = table.read(name)
+    return Part(name, rows.num_rows, files.sha256(data)), rows
+
+
+def run_parts(
+    items: list[Row], work: Callable[[Row], Row], *, progress: Progress | None = None, concurrency: int | None = None
+) -> list[Row]:
+    """Run `work` on every item as Ray Data tasks, one item per block, and collect what it returns.
+
+    Items and results are JSON-like. Raises the LlmdetError that a worker raised, as itself.
+    """
+    import ray
+
+    if not items:
+        return []
+    packed = ray.data.from_items([{"item": orjson.dumps(item)} for item in items], override_num_blocks=len(items))
+    return collect(packed.map(Packed(work, unpack=True), concurrency=concurrency), len(items), progress)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Work whose result travels as JSON: Arrow would force one type on lists of mixed values.
+
+    Errors of ours travel as results too. Raised inside a worker they would come out as pages of Ray's own traces.
+    """
+
+    work: Callable[[Row], Row]
+    unpack: bool = False
+
+    def __call__(self, row: Row) -> Row:
+        try:
+            result = self.work(orjson.loads(row["item"]) if self.unpack else row)
+        except LlmdetError as error:
+            result = failure(error)
+        return {"result": orjson.dumps(result)}
+
+
+def failure(error: LlmdetError) -> Row:
+    """An error of ours as a result."""
+    return {"failure": [type(error).__name__, str(error)]}
+
+
+def collect(dataset: Any, total: int | None, progress: Progress | None = None) -> list[Row]:
+    """Every result of `Packed` work as it comes. Raises the LlmdetError that a worker met."""
+    rows: list[Row] = []
+    for packed in dataset.iter_rows():
+        row = orjson.loads(packed["result"])
+        if "failure" in row:
+            name, message = row["failure"]
+            kind = getattr(errors, name)
+            raise kind(message) if kind is not errors.ImageError else LlmdetError(message)
+        rows.append(row)
+        if progress:
+            progress(len(rows), total)
+    return rows
