@@ -22,7 +22,8 @@ _IRREGULAR = {
 }  # fmt: skip
 _REGULAR = frozenset("human german roman shaman ottoman caiman talisman norman mongoose".split())
 _INVARIANT = frozenset(
-    "sheep fish deer moose bison aircraft spacecraft hovercraft watercraft salmon trout shrimp squid swine series species".split()
+    "sheep fish deer moose bison aircraft spacecraft hovercraft watercraft salmon trout shrimp squid swine series "
+    "species".split()
 )
 _PAIRS = frozenset(
     "skis scissors jeans trousers pants shorts glasses eyeglasses sunglasses binoculars tweezers pliers tongs goggles "
@@ -150,4 +151,5 @@ def is_plural(words: str) -> bool:
 
 
 def states_colour(words: str) -> bool:
+    """Whether a colour is part of the name, so that a measured one would repeat or contradict it."""
     return any(word in COLOURS or word == "grey" for word in words.lower().split())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -258,7 +259,7 @@ def _relations(facts: Facts, kinds: list[_Kind]) -> Iterator[str]:
     """What two single things are to each other, for neighbours in the order of size."""
     single = [kind for kind in kinds if len(kind.boxes) == 1 and kind.unique]
     said = 0
-    for a, b in zip(single, single[1:], strict=False):
+    for a, b in pairwise(single):
         sentence = _relation(a, b, facts)
         if sentence and said < _MAX_RELATIONS:
             said += 1

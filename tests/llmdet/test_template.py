@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdet.errors import FormatError
-from llmdet.nouns import article, class_noun, free_noun, plural
+from llmdet.nouns import article
 from llmdet.record import Box, Record, Region
 from llmdet.template import facts_from_json, facts_json, facts_of, image_caption, region_captions
 
@@ -179,11 +179,14 @@ def check_regions(record: Record, captions: list[str]) -> None:
         if box.crowd:
             assert caption == f"a group of {many} {place}"
         elif "small" in caption:
-            assert share < 0.02 and caption == f"a small {one.split(' ', 1)[1]} {place}"
+            assert share < 0.02
+            assert caption == f"a small {one.split(' ', 1)[1]} {place}"
         elif "large" in caption:
-            assert share > 0.25 and caption == f"a large {one.split(' ', 1)[1]} {place}"
+            assert share > 0.25
+            assert caption == f"a large {one.split(' ', 1)[1]} {place}"
         else:
-            assert 0.02 <= share <= 0.25 and caption == f"{one} {place}"
+            assert 0.02 <= share <= 0.25
+            assert caption == f"{one} {place}"
 
 
 # --- records --------------------------------------------------------------------------------------------------------
@@ -292,7 +295,8 @@ def test_colours_are_said_of_one_and_of_all_alike_but_never_twice() -> None:
     regions = {"bus": [Box((0, 0, 190, 190))], "dog": [Box((0, 0, 90, 90)), Box((300, 0, 390, 90))]}
     record = detection(regions)
     caption = image_caption(facts_of(record, ["red", "black", "black"]))
-    assert "a red bus" in caption and "two black dogs" in caption
+    assert "a red bus" in caption
+    assert "two black dogs" in caption
     Reader(record, ["red", "black", "black"]).check(caption)
     assert "two dogs" in image_caption(facts_of(record, ["red", "black", None]))
     assert region_captions(facts_of(record, ["red", "black", None]))[:2] == [
@@ -341,15 +345,18 @@ def test_free_phrases_keep_their_words_and_read_as_sentences() -> None:
 def test_two_things_of_the_same_phrase_are_never_told_apart_by_the() -> None:
     record = grounding(("a man", [(0, 0, 50, 50)]), ("a man", [(400, 0, 450, 50)]))
     caption = image_caption(facts_of(record))
-    assert " a man and a man. " in caption and "he man" not in caption
-    assert "A man can be seen at the top left." in caption and "A man can be seen at the top right." in caption
+    assert " a man and a man. " in caption
+    assert "he man" not in caption
+    assert "A man can be seen at the top left." in caption
+    assert "A man can be seen at the top right." in caption
 
 
 def test_many_long_phrases_stay_within_the_word_limit() -> None:
     phrase = "a very long description of one thing that goes on and on"
-    record = grounding(*[(f"{phrase} {n}", [(n, n, n + 40, n + 40)]) for n in range(60)])
+    record = grounding(*[(f"{phrase} {n}", [(float(n), float(n), n + 40.0, n + 40.0)]) for n in range(60)])
     caption = image_caption(facts_of(record))
-    assert len(caption.split()) <= 150 and "other things" in caption
+    assert len(caption.split()) <= 150
+    assert "other things" in caption
 
 
 def test_a_sign_that_forbids_does_not_become_a_negation() -> None:
@@ -381,44 +388,3 @@ def test_facts_come_back_from_their_text(record: Record) -> None:
 def test_another_text_is_a_format_error(text: str) -> None:
     with pytest.raises(FormatError, match="facts_json"):
         facts_from_json(text)
-
-
-# --- nouns ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "first", "many"),
-    [
-        ("tv", "a tv", "tvs"),
-        ("SUV", "an SUV", "SUVs"),
-        ("hair drier", "a hair drier", "hair driers"),
-        ("glass of wine", "a glass of wine", "glasses of wine"),
-        ("man in blue shirt", "a man in blue shirt", "men in blue shirt"),
-        ("flip-flop_(sandal)", "a flip-flop", "flip-flops"),
-        ("human", "a human", "humans"),
-        ("policewoman", "a policewoman", "policewomen"),
-        ("umpire", "an umpire", "umpires"),
-        ("urinal", "a urinal", "urinals"),
-        ("grapes", "grapes", ""),
-        ("ottoman", "an ottoman", "ottomans"),
-        ("reindeer", "a reindeer", "reindeer"),
-    ],
-)
-def test_articles_and_plurals(name: str, first: str, many: str) -> None:
-    noun = class_noun(name)
-    assert (noun.first, noun.plural) == (first, many)
-
-
-@pytest.mark.parametrize(
-    ("name", "many"), [("potato", "potatoes"), ("box", "boxes"), ("key", "keys"), ("bus", "buses")]
-)
-def test_plural_endings(name: str, many: str) -> None:
-    assert plural(name) == many
-
-
-def test_free_phrases_are_fitted_at_their_start_only() -> None:
-    assert free_noun("A man in a red hat.").again == "the man in a red hat"
-    assert free_noun("his shoes").one_of == "one of his shoes"
-    assert free_noun("Firemen").first == "Firemen"
-    assert free_noun("a group of people").one_of == "one of the group of people"
-    assert free_noun("  \n").first == "the object"
