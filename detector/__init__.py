@@ -1,0 +1,1 @@
+"""What is learned from records: an open-vocabulary detector on transformers' MM-Grounding-DINO."""

@@ -1,0 +1,1 @@
+"""Official figures from result files; nothing here imports torch."""
