@@ -32,7 +32,7 @@ def dominant_colour(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = 
     Without a mask the central part is read (the middle two thirds of both sides), since the corners of a box are mostly
     background. None when the patch is tiny or mixed.
     """
-    chosen = pixels[mask] if mask is not None else _centre(pixels).reshape(-1, 3)
+    chosen = _inside(pixels, mask) if mask is not None else _centre(pixels).reshape(-1, 3)
     if len(chosen) < _MIN_PIXELS:
         return None
     chosen = chosen[:: max(1, len(chosen) // _MAX_PIXELS)]
@@ -44,6 +44,13 @@ def dominant_colour(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = 
     if first < 0.5 * len(chosen) or first < 2 * second:
         return None
     return COLOURS[int(named.argmax())]
+
+
+def _inside(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Pixels under a mask; of a large patch only a grid of them, unless the mask is so thin that the grid misses it."""
+    step = max(1, int((mask.size / (4 * _MAX_PIXELS)) ** 0.5))
+    chosen = pixels[::step, ::step][mask[::step, ::step]]
+    return chosen if step == 1 or len(chosen) >= 16 * _MIN_PIXELS else pixels[mask]
 
 
 def _centre(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -82,7 +89,7 @@ def _words(red: NDArray[np.float64], green: NDArray[np.float64], blue: NDArray[n
     paint("green", (hue >= 48) & (hue < 68) & (value < 0.5))
     paint(None, (hue >= 15) & (hue < 68) & (saturation < 0.42) & (value >= 0.66))  # beige, skin, sand
     paint(None, ~warm & (saturation < 0.2))
-    paint("gray", (hue >= 165) & (hue < 260) & (saturation < 0.26) & (value < 0.75))  # slate, wet asphalt
+    paint("gray", (hue >= 165) & (hue < 260) & (saturation < 0.32) & (value < 0.75))  # slate, wet asphalt
     neutral = (chroma < 0.1) | ((saturation < 0.12) & (value > 0.4))
     paint("gray", neutral)
     paint("white", neutral & (value > 0.84))

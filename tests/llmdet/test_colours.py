@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from llmdet.colours import dominant_colour
 
-# Named colours of CSS (https://www.w3.org/TR/css-color-4/#named-colors) and the basic term that people use for them. CSS's own "brown" (#a52a2a) is left out: it
-# is as near to red.
+# Named colours of CSS (https://www.w3.org/TR/css-color-4/#named-colors) and the basic term that people use for
+# them. CSS's own "brown" (#a52a2a) is left out: it is as near to red.
 PAINTS = {
     "black": ["#000000", "#101010", "#1a1a1f"],
     "white": ["#ffffff", "#f5f5f5", "#fffafa", "#f0f0f0"],

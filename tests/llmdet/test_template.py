@@ -151,7 +151,8 @@ class Reader:
             assert true[m[2]], s
         elif m := re.fullmatch(r"(.+) and (.+) overlap in the picture\.", s):
             a, b = self.one(m[1]), self.one(m[2])
-            assert min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1]), s
+            assert min(a[2], b[2]) > max(a[0], b[0]), s
+            assert min(a[3], b[3]) > max(a[1], b[1]), s
         elif m := re.fullmatch(r"(.+) takes up more of the picture than (.+)\.", s):
             assert area(self.one(m[1])) > 1.5 * area(self.one(m[2])), s
         else:
