@@ -1,0 +1,176 @@
+"""What every exporter has in common: what it writes, what it counts, and how lines become files."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from fsspec.core import url_to_fs
+
+from llmdet import files
+from llmdet.exports.flat import Flat
+from llmdet.exports.pictures import Pictures
+from llmdet.record import SCHEMA, check_schema
+from llmdet.sources.source import SourceInfo
+
+Sources = Mapping[str, SourceInfo]
+Images = Literal["none", "copy", "link"]
+SUFFIXES: dict[files.Compression | None, str] = {None: "", "gzip": ".gz", "zstd": ".zst"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written. Parts add up."""
+
+    files: tuple[str, ...] = ()  # relative to the folder that was written to
+    records: int = 0
+    boxes: int = 0
+    lost: dict[str, int] = field(default_factory=dict)  # what the format could not hold, counted
+
+    def __add__(self, other: Exported) -> Exported:
+        lost = dict(self.lost)
+        for key, count in other.lost.items():
+            lost[key] = lost.get(key, 0) + count
+        return Exported(self.files + other.files, self.records + other.records, self.boxes + other.boxes, lost)
+
+
+class Exporter(Protocol):
+    """A frozen dataclass that writes one format; its fields are its whole configuration."""
+
+    cannot_hold: ClassVar[str]  # one sentence for the user
+
+    def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:
+        """Write batches of `llmdet.record.SCHEMA`, in their order, into the folder `out` (any fsspec URL).
+
+        `sources` describes the sources by name: categories for label maps, addresses of image folders.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonLines:
+    """Base of the formats that are one JSON object per record.
+
+    Subclasses say `encode` (lines of a batch) and `count` (what those lines hold and lose); both are pure, so that
+    parts may be encoded anywhere and put one after the other.
+    """
+
+    stem: ClassVar[str]
+    split: str | None = None  # only records of this split
+    images: Images = "none"  # "copy" and "link" put pictures below images/<root>/ and name them so in the lines
+    shard_records: int | None = None  # at most this many records a file; None: one file
+    compression: files.Compression | None = None
+
+    def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
+        """The lines of a batch, each with its line end."""
+        raise NotImplementedError
+
+    def count(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Exported:
+        """What `encode` writes of a batch, and what it cannot."""
+        raise NotImplementedError
+
+    def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:
+        """Write the lines to `<stem>.jsonl` (with shards: `<stem>-00000.jsonl`, ...), each file all or nothing."""
+        total = Exported()
+        pictures = Pictures(out, self.images, sources)
+        for number, shard in enumerate(shards(selected(batches, self.split), self.shard_records)):
+            name = (
+                f"{self.stem}{'' if self.shard_records is None else f'-{number:05d}'}.jsonl{SUFFIXES[self.compression]}"
+            )
+            with files.open_atomic(files.join(out, name), self.compression) as file:
+                for batch in shard:
+                    file.write(self.encode(pictures.place(batch), sources))
+                    total += self.count(batch, sources)
+            total += Exported((name,))
+        remove_old(out, self.stem, total.files)
+        return total + Exported(pictures.written, lost=pictures.lost)
+
+    def filenames(self, batch: pa.RecordBatch) -> pa.Array:
+        """The name of each record's picture as the lines say it."""
+        if self.images == "none":
+            return batch.column("image")
+        return pc.binary_join_element_wise(batch.column("root"), batch.column("image"), "/")
+
+
+def selected(batches: Iterable[pa.RecordBatch], split: str | None) -> Iterator[pa.RecordBatch]:
+    """Batches in the types of `SCHEMA`, and of one split where one is named."""
+    for batch in batches:
+        check_schema(batch.schema)
+        if not batch.schema.equals(SCHEMA):
+            batch = batch.select(SCHEMA.names).cast(SCHEMA)
+        yield batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
+
+
+def shards(batches: Iterable[pa.RecordBatch], size: int | None) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Batches in groups of at most `size` records; each group must be read before the next. At least one group."""
+    source = iter(batches)
+    rest: list[pa.RecordBatch] = []  # what is left of the batch that a group ended in
+
+    def group() -> Iterator[pa.RecordBatch]:
+        room = size
+        while (batch := rest.pop() if rest else next(source, None)) is not None:
+            if room is not None and batch.num_rows > room:
+                rest.append(batch.slice(room))
+                batch = batch.slice(0, room)
+            yield batch
+            if room is not None:
+                room -= batch.num_rows
+                if room == 0:
+                    return
+
+    while True:
+        yield group()
+        if not rest:
+            following = next(source, None)
+            if following is None:
+                return
+            rest.append(following)
+
+
+def remove_old(out: str, stem: str, written: tuple[str, ...]) -> None:
+    """Remove the numbered shards that an earlier export left in the folder, so that readers of `<stem>-*` see one."""
+    fs, path = url_to_fs(out)
+    for old in fs.glob(f"{path}/{stem}-[0-9][0-9][0-9][0-9][0-9].*"):
+        if posixpath.basename(old) not in written:
+            fs.rm_file(old)
+
+
+def losses(batch: pa.RecordBatch, flat: Flat, held: frozenset[str]) -> dict[str, int]:
+    """How many of each thing a batch has that a format without it loses; `held` names what the format keeps."""
+    found = {
+        "image captions": lambda: _items(batch.column("captions")),
+        "tags": lambda: _items(batch.column("tags")),
+        "negatives": lambda: _items(batch.column("negatives")),
+        "box captions": lambda: _present(flat.boxes.field("caption")),
+        "masks": lambda: _present(flat.boxes.field("mask")),
+        "scores": lambda: _present(flat.boxes.field("score")),
+        "pseudo marks": lambda: _true(pc.equal(flat.boxes.field("origin"), "pseudo")),
+        "annotation ids": lambda: _present(flat.boxes.field("annotation_id")),
+        "areas": lambda: _present(flat.boxes.field("area")),
+    }
+    counts = {name: count() for name, count in found.items() if name not in held}
+    return {name: count for name, count in counts.items() if count}
+
+
+def lost_boxes(flat: Flat) -> dict[str, int]:
+    """Crowd boxes and regions without boxes, for the formats that leave both out."""
+    crowds = int(flat.crowds().sum())
+    empty = int((np.diff(flat.keep_boxes(~flat.crowds()).box_offsets) == 0).sum())
+    return {name: count for name, count in (("crowd boxes", crowds), ("regions without boxes", empty)) if count}
+
+
+def _items(lists: pa.Array) -> int:
+    return int(pc.sum(lists.value_lengths()).as_py() or 0)
+
+
+def _present(column: pa.Array) -> int:
+    return len(column) - int(column.null_count)
+
+
+def _true(column: pa.Array) -> int:
+    return int(pc.sum(column).as_py() or 0)

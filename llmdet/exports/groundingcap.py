@@ -1,0 +1,84 @@
+"""GroundingCap jsonl as LLMDet publishes it: an ODVG grounding line with a conversation about the image and tags.
+
+    {"filename": "1.jpg", "height": 480, "width": 640,
+     "conversations": [{"from": "human", "value": "<image>\\nDescribe the image in detail."},
+                       {"from": "gpt", "value": "A dog lies on a red sofa ..."}],
+     "tags": ["dog", "sofa"], "grounding": {"caption": "dog. cat. ", "regions": [...]}}
+
+Regions are those of `llmdet.exports.odvg`; where boxes have captions of their own a region has `captions` beside
+`bbox`, one per box, null where a box has none. The conversation carries the record's first caption; a record without
+one has no conversation. Cannot hold: further captions, provenance, scores, which boxes are pseudo, masks, areas,
+annotation ids, crowd boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
+from llmdet.exports.flat import Flat
+from llmdet.exports.json_text import arrays, lines, objects, offsets_of, strings
+from llmdet.exports.odvg import grounding, header
+
+_HELD = frozenset({"image captions", "tags", "box captions"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundingCap(JsonLines):
+    """Writes `groundingcap.jsonl`."""
+
+    stem: ClassVar[str] = "groundingcap"
+    cannot_hold: ClassVar[str] = (
+        "GroundingCap jsonl holds the first caption of an image and no provenance, scores, pseudo marks, masks, areas "
+        "or annotation ids, and no crowd boxes"
+    )
+
+    human: str = "<image>\nDescribe the image in detail."  # where the source has no human turn of its own
+
+    def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
+        tags = batch.column("tags")
+        quoted = arrays(strings(tags.flatten()), offsets_of(tags))
+        members = {
+            **header(self.filenames(batch), batch),
+            "conversations": self._conversations(batch),
+            "tags": pc.if_else(pc.greater(tags.value_lengths(), 0), quoted, pa.scalar(None, pa.string())),
+            "grounding": grounding(batch, captions=True),
+        }
+        return lines(objects(members))
+
+    def count(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Exported:
+        flat = Flat.of(batch)
+        lost = losses(batch, flat, _HELD) | lost_boxes(flat)
+        further = int(np.clip(np.diff(offsets_of(batch.column("captions"))) - 1, 0, None).sum())
+        lost |= {"captions after the first": further} if further else {}
+        return Exported((), batch.num_rows, len(flat.boxes) - int(flat.crowds().sum()), lost)
+
+    def _conversations(self, batch: pa.RecordBatch) -> pa.Array:
+        """Two turns for a record with a caption, null for one without."""
+        offsets = offsets_of(batch.column("captions"))
+        some = np.diff(offsets) > 0
+        texts = batch.column("captions").flatten().field("text")
+        first = texts.take(pa.array(np.where(some, offsets[:-1], 0), mask=~some))
+        gpt = objects({"from": _constant("gpt", len(first)), "value": strings(first).fill_null("null")})
+        human = objects({"from": _constant("human", len(first)), "value": strings(self._human(batch))})
+        both = pc.binary_join_element_wise("[", human, ",", gpt, "]", "")
+        return pc.if_else(pa.array(some), both, pa.scalar(None, pa.string()))
+
+    def _human(self, batch: pa.RecordBatch) -> pa.Array:
+        """The human turn: the source's where it has one (`extra["human"]`), else the setting."""
+        extra = batch.column("extra")
+        named = pc.match_substring(extra, '"human"').fill_null(False)
+        turns = [orjson.loads(text).get("human") for text in extra.filter(named).to_pylist()]
+        default = pa.array([self.human] * batch.num_rows, pa.string())
+        own = [turn if isinstance(turn, str) else self.human for turn in turns]
+        return pc.replace_with_mask(default, named, pa.array(own, pa.string()))
+
+
+def _constant(text: str, count: int) -> pa.Array:
+    return pa.array([f'"{text}"'] * count, pa.string())
