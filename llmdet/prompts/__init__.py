@@ -1,0 +1,1 @@
+"""Prompts: named, versioned texts with the parsers of their answers."""

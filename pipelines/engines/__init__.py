@@ -1,0 +1,1 @@
+"""Engines answer caption requests; each module is one of them."""

@@ -1,0 +1,169 @@
+"""Which requests have an answer. Append-only parquet files; the directory name is the fingerprint.
+
+A file is named `part-<epoch>-<chunk>.parquet` after the driver's lease and its unit of work, and is renamed into place
+whole. The order of names is the order of commitment: inside one attempt the first committed answer counts.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+from numpy.typing import NDArray
+
+from llmdet import files
+from llmdet.errors import DamagedError
+from llmdet.workspace import to_parquet
+from pipelines.engines.engine import Answer, Request
+
+SCHEMA = pa.schema(
+    [
+        ("request_id", pa.binary(16)),
+        ("record_id", pa.string()),
+        ("attempt", pa.int32()),
+        ("text", pa.string()),
+        ("error", pa.string()),
+        ("detail", pa.string()),
+        ("finish", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("cached_tokens", pa.int32()),
+        ("answer_tokens", pa.int32()),
+    ],
+    metadata={"llmdet.schema_version": "1"},
+)
+
+# 16 bytes of a request id as two numbers: sorts fast, and costs exactly 16 bytes each in memory.
+Ids = NDArray[np.uint64]  # (n, 2)
+
+
+def ids_of(requests: Sequence[bytes]) -> Ids:
+    return np.frombuffer(b"".join(requests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def entry(request: Request, record_id: str, answer: Answer) -> tuple[object, ...]:
+    """One row of `SCHEMA`."""
+    return (
+        request.id,
+        record_id,
+        request.attempt,
+        answer.text,
+        answer.error or None,
+        answer.detail or None,
+        answer.finish,
+        answer.prompt_tokens,
+        answer.cached_tokens,
+        answer.answer_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the answers are: sorted ids, and for each the file and row of the answer that counts."""
+
+    ids: Ids
+    file: NDArray[np.int32]
+    row: NDArray[np.int32]
+    attempt: NDArray[np.int32]
+    ok: NDArray[np.bool_]
+    names: tuple[str, ...] = field(default=())
+
+    def positions(self, wanted: Ids) -> NDArray[np.int64]:
+        """Index of each wanted id, -1 where it is not there."""
+        at = np.searchsorted(self.ids[:, 0], wanted[:, 0])
+        result = np.full(len(wanted), -1, dtype=np.int64)
+        # The first halves of two ids agree once in 2^64 draws; the loop then takes a second turn.
+        for _ in range(4):
+            inside = (result < 0) & (at < len(self.ids))
+            here = np.nonzero(inside)[0]
+            hit = (self.ids[at[here]] == wanted[here]).all(axis=1)
+            result[here[hit]] = at[here[hit]]
+            at = at + 1
+        return result
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The answers of one task under one fingerprint."""
+
+    url: str
+
+    def append(self, epoch: int, chunk: int, rows: list[tuple[object, ...]]) -> None:
+        """Commit the answers of one unit of work, all or nothing."""
+        columns = [pa.array(column, f.type) for column, f in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
+        batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+        files.write_bytes(files.join(self.url, f"part-{epoch:05d}-{chunk:06d}.parquet"), to_parquet(batch))
+
+    def names(self) -> list[str]:
+        fs, path = url_to_fs(self.url)
+        if not fs.exists(path):
+            return []
+        names = (posixpath.basename(entry) for entry in fs.ls(path, detail=False, refresh=True))
+        return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
+
+    def index(self) -> Found:
+        """All request ids of the ledger with the answer that counts: an answer before an error, then the highest
+        attempt, then the first committed."""
+        names = self.names()
+        parts = [self._keys(name) for name in names]
+        ids = np.concatenate([p[0] for p in parts]) if parts else np.empty((0, 2), np.uint64)
+        attempt = np.concatenate([p[1] for p in parts]) if parts else np.empty(0, np.int32)
+        ok = np.concatenate([p[2] for p in parts]) if parts else np.empty(0, np.bool_)
+        sizes = [len(p[1]) for p in parts]
+        file = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
+        row = np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]) if sizes else np.empty(0, np.int32)
+        order = np.lexsort((row, file, -attempt, ~ok, ids[:, 1], ids[:, 0]))
+        ids = ids[order]
+        first = np.ones(len(ids), np.bool_)
+        first[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+        keep = order[first]
+        return Found(ids[first], file[keep], row[keep], attempt[keep], ok[keep], tuple(names))
+
+    def _keys(self, name: str) -> tuple[Ids, NDArray[np.int32], NDArray[np.bool_]]:
+        table = self.read(name, ["request_id", "attempt", "error"])
+        ids = ids_of(table["request_id"].to_pylist())
+        return ids, table["attempt"].to_numpy(), pc.is_null(table["error"]).to_numpy(zero_copy_only=False)
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        url = files.join(self.url, name)
+        try:
+            return pq.read_table(io.BytesIO(files.read_bytes(url)), columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DamagedError(
+                f"{url} cannot be read ({error}); remove it and run caption again: only its requests are asked again"
+            ) from error
+
+    def errors(self, found: Found) -> pa.Table:
+        """The rows of requests that have only errors."""
+        tables = []
+        bad = np.nonzero(~found.ok)[0]
+        for number in np.unique(found.file[bad]):
+            rows = np.sort(found.row[bad[found.file[bad] == number]])
+            tables.append(self.read(found.names[number]).take(pa.array(rows)))
+        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+    def answers(self, found: Found, wanted: Sequence[bytes]) -> list[dict[str, object] | None]:
+        """The row of each wanted request, or None where it was never asked."""
+        rows: list[dict[str, object] | None] = [None] * len(wanted)
+        if not wanted:
+            return rows
+        at = found.positions(ids_of(wanted))
+        for number in np.unique(found.file[at[at >= 0]]):
+            here = np.nonzero((at >= 0) & (found.file[np.maximum(at, 0)] == number))[0]
+            table = _cached(self, found.names[number]).take(pa.array(found.row[at[here]]))
+            for position, row in zip(here, table.to_pylist(), strict=True):
+                rows[position] = row
+        return rows
+
+
+@lru_cache(maxsize=4)
+def _cached(ledger: Ledger, name: str) -> pa.Table:
+    """Neighbouring records have their answers in the same files."""
+    return ledger.read(name)
