@@ -63,7 +63,7 @@ def noised(
 
 
 def build(
-    boxes: Sequence[NDArray[np.float32]], seeds: Sequence[int], queries: int, settings: DenoisingSettings
+    boxes: Sequence[NDArray[np.float32]], seeds: Sequence[Sequence[int]], queries: int, settings: DenoisingSettings
 ) -> Denoising | None:
     """Denoising queries for a batch, or None where there is nothing to noise.
 

@@ -1,0 +1,179 @@
+"""Checkpoints: a model folder that plain transformers opens, with the state of training beside it. No pickle.
+
+    OUT/step-000500/config.json, model.safetensors, tokenizer and processor files
+    OUT/step-000500/training/state.json, optimizer.safetensors
+    OUT/config.json, model.safetensors, ...           the finished model, once training is done
+
+A checkpoint is written under another name and renamed, so a folder called `step-...` is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+from transformers import AutoConfig, AutoTokenizer, BertTokenizer, GroundingDinoImageProcessorPil, MMGroundingDinoConfig
+from transformers import GroundingDinoProcessor, PreTrainedTokenizerBase
+
+from detector.config import ModelSettings, TrainSettings, tiny_config
+from detector.model import OpenDetector, scale_init
+from detector.pixels import Pixels
+from llmdet.errors import FormatError, MissingError, SettingError
+
+VOCABULARY = Path(__file__).parent / "assets" / "tiny" / "vocab.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model and what turns photos and texts into its input."""
+
+    model: OpenDetector
+    tokenizer: PreTrainedTokenizerBase
+    pixels: Pixels
+
+
+def start(settings: ModelSettings, seed: int) -> Parts:
+    """A fresh tiny model, or one that is read from a folder or hub id."""
+    if settings.start != "tiny":
+        return read(settings.start)
+    torch.manual_seed(seed)
+    tokenizer = tiny_tokenizer()
+    model = OpenDetector(tiny_config(len(tokenizer)))
+    scale_init(model)
+    return Parts(model, tokenizer, Pixels(settings.short_side, settings.long_side))
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
+    """WordPiece over the vocabulary of this package: common words, and pieces that spell any other."""
+    return BertTokenizer(vocab=str(VOCABULARY), do_lower_case=True, model_max_length=256)
+
+
+def find(folder: str | Path) -> Path:
+    """The model folder that is meant: the folder itself, or its newest checkpoint.
+
+    Raises MissingError where there is neither.
+    """
+    place = Path(folder)
+    if (place / "config.json").is_file():
+        return place
+    newest = checkpoints(place)
+    if not newest:
+        raise MissingError(f"no model in {folder}: neither config.json nor a step-... folder is there. Run train first.")
+    return newest[-1]
+
+
+def checkpoints(out: str | Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(path for path in Path(out).glob("step-*") if path.is_dir())
+
+
+def read(name: str | Path) -> Parts:
+    """Model, tokenizer and image settings of a folder or hub id of the MM-Grounding-DINO kind."""
+    place = str(find(name)) if Path(name).exists() else str(name)
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise MissingError(f"no model can be read from {name}: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, MMGroundingDinoConfig):
+        raise FormatError(f"{name} holds a model of type {config.model_type}; mm-grounding-dino is expected")
+    model = OpenDetector.from_pretrained(place, config=config)
+    processor = GroundingDinoImageProcessorPil.from_pretrained(place)
+    return Parts(model, AutoTokenizer.from_pretrained(place), Pixels.of(processor))
+
+
+def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> Path:
+    """Write the checkpoint of a step and drop older ones beyond `settings.keep`; returns its folder."""
+    place = Path(out) / f"step-{step:06d}"
+    temporary = Path(out) / f".{place.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "training").mkdir(parents=True)
+    write_model(temporary, parts)
+    save_file(_optimizer_tensors(parts.model, optimizer), temporary / "training" / "optimizer.safetensors")
+    state = {"version": 1, "step": step, "settings": asdict(settings)}
+    (temporary / "training" / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+    _sync(temporary)
+    if place.exists():
+        shutil.rmtree(place)
+    temporary.rename(place)
+    for old in checkpoints(out)[: -settings.keep]:
+        shutil.rmtree(old)
+    return place
+
+
+def write_model(folder: Path, parts: Parts) -> None:
+    """Model, tokenizer and processor in transformers' formats."""
+    parts.model.save_pretrained(folder)
+    config = orjson.loads((folder / "config.json").read_bytes())
+    config["architectures"] = ["MMGroundingDinoForObjectDetection"]  # what every reader knows
+    (folder / "config.json").write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+    GroundingDinoProcessor(parts.pixels.processor(), parts.tokenizer).save_pretrained(folder)
+    parts.pixels.processor().save_pretrained(folder)
+
+
+def publish(out: str | Path, checkpoint: Path) -> None:
+    """Put the finished model at the top of the run's folder; `config.json` comes last."""
+    names = sorted(path.name for path in checkpoint.iterdir() if path.is_file())
+    for name in sorted(names, key=lambda name: name == "config.json"):
+        temporary = Path(out) / f".{name}.tmp"
+        shutil.copyfile(checkpoint / name, temporary)
+        os.replace(temporary, Path(out) / name)
+
+
+def resume(checkpoint: Path, model: OpenDetector, optimizer: Optimizer, settings: TrainSettings) -> int:
+    """Put weights and optimizer state of a checkpoint in place; returns the step that it was written after.
+
+    Raises SettingError where the run was started with other settings: the continued run would be neither of the two.
+    """
+    state = orjson.loads((checkpoint / "training" / "state.json").read_bytes())
+    check_settings(state["settings"], settings, checkpoint)
+    weights = OpenDetector.from_pretrained(str(checkpoint)).state_dict()
+    model.load_state_dict(weights)
+    _restore(optimizer, model, load_file(checkpoint / "training" / "optimizer.safetensors"))
+    return int(state["step"])
+
+
+# What may change between the parts of one run without changing what is learned.
+_FREE = ("checkpoint_every", "keep", "log_every", "readers", "threads")
+
+
+def check_settings(stored: dict[str, Any], settings: TrainSettings, checkpoint: Path) -> None:
+    now = orjson.loads(orjson.dumps(asdict(settings)))
+    different = [name for name in now if name not in _FREE and stored.get(name) != now[name]]
+    if different:
+        changes = ", ".join(f"{name} {stored.get(name)} -> {now[name]}" for name in different)
+        raise SettingError(f"{checkpoint} was trained with other settings ({changes}); choose another --out to start anew")
+
+
+def _optimizer_tensors(model: OpenDetector, optimizer: Optimizer) -> dict[str, Tensor]:
+    """State of each parameter by the parameter's name: `<name>/exp_avg`, `<name>/exp_avg_sq`, `<name>/step`."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}/{kind}": torch.as_tensor(value).contiguous()
+        for parameter, state in optimizer.state.items()
+        for kind, value in state.items()
+    }
+
+
+def _restore(optimizer: Optimizer, model: OpenDetector, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, kind = key.rsplit("/", 1)
+        place = "cpu" if kind == "step" and parameters[name].device.type == "cpu" else parameters[name].device
+        optimizer.state[parameters[name]][kind] = value.to(place)
+
+
+def _sync(folder: Path) -> None:
+    """Force the files of a folder to disk before it gets its final name."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
