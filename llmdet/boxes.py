@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -63,7 +65,7 @@ def fault(box: XYXY, width: int, height: int) -> str | None:
     checked first, since a comparison with NaN would let it pass.
     """
     x1, y1, x2, y2 = box
-    if not np.isfinite(box).all():
+    if not all(map(math.isfinite, box)):
         return "box_not_finite"
     if x2 - x1 < 1 or y2 - y1 < 1:
         return "box_below_one_pixel"

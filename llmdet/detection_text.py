@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from llmdet.record import Span
@@ -18,20 +18,24 @@ Negatives = Literal["all", "dynamic"] | int
 
 
 def detection_text(
-    positives: Iterable[str], vocabulary: Sequence[str], negatives: Negatives, key: str
+    positives: Iterable[str],
+    vocabulary: Sequence[str],
+    negatives: Negatives,
+    key: str,
+    avoid: Collection[str] = (),
 ) -> tuple[str, dict[str, Span]]:
-    """The text and the span of every name in it.
+    """The text and the span of every name in it; a name stands there once, however often it is given.
 
     `key` (seed and record id) alone decides the draw and the order. A number smaller than the positives keeps all
-    positives: a box never loses its name.
+    positives: a box never loses its name. `vocabulary` holds each name once; names of `avoid` are never drawn from it.
     """
     rng = random.Random(hashlib.blake2b(key.encode(), digest_size=8).digest())
     names = list(dict.fromkeys(positives))
-    present = set(names)
+    taken = {*names, *avoid}
     if negatives == "all":
-        names += [name for name in vocabulary if name not in present]
+        names += dict.fromkeys(name for name in vocabulary if name not in taken)
     elif negatives != "dynamic":
-        names += _draw(vocabulary, present, negatives - len(names), rng)
+        names += _draw(vocabulary, taken, negatives - len(names), rng)
     rng.shuffle(names)
     text, spans = "", {}
     for name in names:
@@ -40,9 +44,9 @@ def detection_text(
     return text, spans
 
 
-def _draw(vocabulary: Sequence[str], present: set[str], count: int, rng: random.Random) -> list[str]:
+def _draw(vocabulary: Sequence[str], taken: set[str], count: int, rng: random.Random) -> list[str]:
     if count <= 0:
         return []
-    # Draw enough to fill up after the positives among them are thrown out: cheaper than filtering 13,204 names.
-    drawn = rng.sample(vocabulary, min(len(vocabulary), count + len(present)))
-    return [name for name in drawn if name not in present][:count]
+    # Draw enough to fill up after the taken ones among them are thrown out: cheaper than filtering 13,204 names.
+    drawn = rng.sample(vocabulary, min(len(vocabulary), count + len(taken)))
+    return list(dict.fromkeys(name for name in drawn if name not in taken))[:count]

@@ -163,7 +163,7 @@ def _open_compressed(path: str, compression: Compression | None) -> Iterator[IO[
             yield file
         elif compression == "gzip":
             with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-                yield packed
+                yield packed  # type: ignore[misc]
         else:
             with pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd") as packed:
                 yield packed

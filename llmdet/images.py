@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from llmdet.errors import ImageError, MissingError
 from llmdet.files import read_bytes, sha256
 from llmdet.record import Orientation
 
-# 0.2 gigapixels decode to 0.6 GB of RGB; the largest photo of the public sets has 0.04.
-MAX_PIXELS = 200_000_000
-# EXIF orientations 5 to 8 swap width and height.
-_TURNED = {5, 6, 7, 8}
+# Pillow keeps 4 bytes a pixel and needs three such pictures to lay transparency on white: 64 megapixels stay
+# below 1 GB. The largest photos of the public sets have 40.
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 512 * 1024 * 1024
+# Only formats of pictures: Pillow's list has some that start other programs (EPS) or are no photos. MPO enters as JPEG.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# What undoes each EXIF orientation; 5 to 8 swap width and height.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +43,7 @@ class ImageFacts:
 
     def size(self, orientation: Orientation) -> tuple[int, int]:
         """(width, height) in pixels under an orientation."""
-        turned = orientation == "applied" and self.exif in _TURNED
+        turned = orientation == "applied" and self.exif >= 5
         return (self.height, self.width) if turned else (self.width, self.height)
 
     def orientation_that_fits(self, width: int, height: int, prefer: Orientation = "stored") -> Orientation:
@@ -41,7 +56,8 @@ class ImageFacts:
             if self.size(orientation) == (width, height):
                 return orientation
         raise ImageError(
-            "size_mismatch", f"annotations say {width}x{height}, the file is {self.width}x{self.height} (EXIF {self.exif})"
+            "size_mismatch",
+            f"annotations say {width}x{height}, the file is {self.width}x{self.height} (EXIF {self.exif})",
         )
 
 
@@ -54,65 +70,74 @@ def inspect(url: str, *, decode: bool = True) -> ImageFacts:
     data = _bytes(url)
     with _open(data, url) as image:
         width, height = image.size
-        exif = _exif_orientation(image)
-        if decode:
-            image.draft(None, (max(1, width // 8), max(1, height // 8)))
-            _load(image, url)
+        with _damage(url):
+            exif = _exif_orientation(image)
+            if decode:
+                image.draft(None, (max(1, width // 8), max(1, height // 8)))
+                image.load()
     return ImageFacts(sha256(data), width, height, exif)
 
 
 def open_image(url: str, orientation: Orientation = "stored") -> Image.Image:
     """The picture as RGB, turned by EXIF where `orientation` is "applied". Raises ImageError as `inspect` does."""
     image = _open(_bytes(url), url)
-    _load(image, url)
-    if orientation == "applied":
-        image = ImageOps.exif_transpose(image)
-    return _to_rgb(image)
+    with _damage(url):
+        image.load()
+        turn = _TURNS.get(_exif_orientation(image)) if orientation == "applied" else None
+        image = _to_rgb(image)
+        return image.transpose(turn) if turn is not None else image
 
 
 def _bytes(url: str) -> bytes:
     try:
-        data = read_bytes(url)
-    except (MissingError, NotADirectoryError, PermissionError) as error:
+        data = read_bytes(url, MAX_BYTES + 1)
+    except MissingError as error:
         raise ImageError("image_missing", f"no readable file at {url}") from error
     if not data:
         raise ImageError("image_empty", f"{url} has zero bytes")
+    if len(data) > MAX_BYTES:
+        raise ImageError("image_too_large", f"{url} has more than {MAX_BYTES} bytes")
     return data
 
 
 def _open(data: bytes, url: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise ImageError("image_too_large", f"{url}: {error}") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ImageError("image_unreadable", f"{url} is not a picture that Pillow can open") from error
+    with _damage(url, "is not a picture that Pillow can open"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("image_too_large", f"{url} is {image.width}x{image.height}, the limit is {MAX_PIXELS} pixels")
     return image
 
 
-def _load(image: Image.Image, url: str) -> None:
+@contextmanager
+def _damage(url: str, says: str = "is damaged") -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError.
+
+    Broken files make Pillow raise nearly anything (struct.error, KeyError, zlib.error, ...), and none of it is our bug.
+    """
     try:
-        image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-        raise ImageError("image_unreadable", f"{url} is damaged: {error}") from error
+        yield
     except Image.DecompressionBombError as error:
         raise ImageError("image_too_large", f"{url}: {error}") from error
+    except Exception as error:
+        cause = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
+        raise ImageError("image_unreadable", f"{url} {says}{cause}") from error
 
 
 def _exif_orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (OSError, ValueError, SyntaxError, TypeError):
-        return 1  # damaged EXIF says nothing about orientation; the pixels are still good
+        value = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1  # damaged EXIF says nothing about orientation; the pixels may still be good
+    return value if value in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in {"I;16", "I;16B", "I;16L", "I"}:
         # 16-bit grey: Pillow's own conversion clips at 255 and turns most photos white.
         image = image.convert("I").point(lambda value: value / 256).convert("L")
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+    if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+        image = Image.new("RGB", layer.size, (255, 255, 255))
+        image.paste(layer, mask=layer.getchannel("A"))
     return image if image.mode == "RGB" else image.convert("RGB")
