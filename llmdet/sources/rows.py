@@ -1,0 +1,221 @@
+"""Rows of annotation files: JSON lists, JSON lines, parquet, or a folder of them, streamed where the format allows.
+
+A row that cannot be read is handed on as the FieldError that says why; only a file of which nothing can be read is a
+FormatError. Files named `.json` that hold one object a line (as mmdet's converters write them) are read as lines.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import posixpath
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.core import url_to_fs
+
+from llmdet.errors import FormatError, MissingError
+from llmdet.sources.fields import FieldError, shown
+
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
+_PACKED = (".gz", ".zst", ".bz2", ".xz")
+# Rows of a parquet batch: embedded pictures make a row some 100 kB.
+_BATCH = 64
+# A file whose first rows are all of another kind is of another format.
+_PATIENCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row and where it stood."""
+
+    key: str  # unique among the rows of a source: the number, behind the file's name where there are several files
+    where: str  # for messages: file and number
+    value: dict[str, Any] | FieldError
+
+
+def read_rows(url: str, wanted: Sequence[str], what: str) -> Iterator[Row]:
+    """The rows of a file, or of all files of a folder in the order of their names.
+
+    `wanted` are keys of which a row has at least one; a file without a single such row is not `what`.
+    Raises MissingError and FormatError.
+    """
+    paths = annotation_files(url)
+    for path in paths:
+        prefix = "" if len(paths) == 1 else f"{_stem(posixpath.relpath(path, url))}:"
+        yield from _checked(_file_rows(path, prefix), wanted, f"{path} is not {what}")
+
+
+def annotation_files(url: str, suffixes: Sequence[str] = SUFFIXES) -> list[str]:
+    """The file itself, or the files of a folder with one of the suffixes, by name. Raises MissingError."""
+    fs, path = url_to_fs(url)
+    if not fs.exists(path):
+        raise MissingError(f"no such file or folder: {url}")
+    if not fs.isdir(path):
+        return [url]
+    inside = [posixpath.relpath(found, path) for found in fs.find(path)]
+    found = sorted(name for name in inside if _unpacked(name).endswith(tuple(suffixes)) and not _hidden(name))
+    if not found:
+        raise MissingError(f"no file that ends in {', '.join(suffixes)} below {url}")
+    return [posixpath.join(url, name) for name in found]
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith(".") for part in relative.split("/"))
+
+
+def _unpacked(name: str) -> str:
+    """The name without the suffix of a compression."""
+    stem, suffix = posixpath.splitext(name.lower())
+    return stem if suffix in _PACKED else name.lower()
+
+
+def _stem(name: str) -> str:
+    return name[: len(posixpath.splitext(_unpacked(name))[0])]
+
+
+def _file_rows(path: str, prefix: str) -> Iterator[Row]:
+    name = posixpath.basename(path)
+    kind = posixpath.splitext(_unpacked(path))[1]
+    if kind == ".parquet":
+        values = _parquet(path)
+    elif kind == ".json" and not _is_lines(path):
+        values = _document(path)
+    else:
+        values = _lines(path)
+    for number, value in values:
+        yield Row(f"{prefix}{number}", f"{name}:{number}", value)
+
+
+def _checked(rows: Iterator[Row], wanted: Sequence[str], otherwise: str) -> Iterator[Row]:
+    """The rows; raises FormatError where none of the first ones has a key that was wanted."""
+    held: list[Row] = []
+    for row in rows:
+        held.append(row)
+        if isinstance(row.value, dict) and any(key in row.value for key in wanted):
+            yield from held
+            yield from rows
+            return
+        if len(held) == _PATIENCE:
+            break
+    if held:
+        first = held[0].value
+        came = first.detail if isinstance(first, FieldError) else f"the keys {shown(sorted(first))}"
+        raise FormatError(f"{otherwise}: expected rows with {' or '.join(wanted)}; {held[0].where} has {came}")
+
+
+def open_bytes(url: str) -> IO[bytes]:
+    """Open a file, unpacked on the way where its name says that it is packed. Raises MissingError."""
+    try:
+        return fsspec.open(url, "rb", compression="infer").open()  # type: ignore[no-any-return]
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingError(f"no such file: {url}") from error
+
+
+def read_all(url: str) -> bytes:
+    """The unpacked content. Raises MissingError, or FormatError for a damaged archive."""
+    with open_bytes(url) as file:
+        try:
+            return file.read()
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise FormatError(f"{url} is damaged: {error}") from error
+
+
+def _is_lines(url: str) -> bool:
+    """Whether the first line is an object by itself."""
+    with open_bytes(url) as file:
+        try:
+            line = file.readline(1 << 24)
+            return isinstance(orjson.loads(line), dict)
+        except (orjson.JSONDecodeError, OSError, EOFError, zlib.error, lzma.LZMAError):
+            return False
+
+
+def _lines(url: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
+    number = 0
+    with open_bytes(url) as file:
+        while True:
+            number += 1
+            try:
+                line = file.readline()
+            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+                yield number, FieldError("file_damaged", f"nothing can be read from line {number} on: {error}")
+                return
+            if not line:
+                return
+            if line.strip():
+                yield number, _object(line)
+
+
+def _object(line: bytes) -> dict[str, Any] | FieldError:
+    try:
+        return _row(orjson.loads(line))
+    except orjson.JSONDecodeError as error:
+        return FieldError("not_json", f"{error}: {shown(line[:80])}")
+
+
+def _row(value: Any) -> dict[str, Any] | FieldError:
+    if isinstance(value, dict):
+        return value
+    return FieldError("row_malformed", f"a row must be an object, got {shown(value)}")
+
+
+def _document(url: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
+    document = load_json(url)
+    if isinstance(document, dict):
+        document = [document]
+    if not isinstance(document, list):
+        raise FormatError(f"{url} must be a JSON list of objects, got {shown(document)}")
+    for index, value in enumerate(document):
+        yield index, _row(value)
+
+
+def load_json(url: str) -> Any:
+    """A JSON document, forgiving where one bad value would cost all rows.
+
+    Half surrogate pairs, NaN and infinity, which other writers let through, are kept for the row's reader to refuse.
+    Raises MissingError and FormatError.
+    """
+    data = read_all(url)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            raise FormatError(f"{url} is not JSON: {error}") from error
+
+
+def _parquet(url: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
+    with open_bytes(url) as file:
+        try:
+            table = pq.ParquetFile(file)
+        except (pa.ArrowException, OSError) as error:
+            raise FormatError(f"{url} is not a parquet file: {error}") from error
+        start = 0
+        try:
+            for batch in table.iter_batches(batch_size=_BATCH):
+                yield from enumerate(_batch_rows(batch), start)
+                start += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            yield start, FieldError("file_damaged", f"nothing can be read from row {start} on: {error}")
+
+
+def _batch_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | FieldError]:
+    try:
+        return list(batch.to_pylist())
+    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError):
+        return [_single_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
+
+
+def _single_row(batch: pa.RecordBatch) -> dict[str, Any] | FieldError:
+    try:
+        return dict(batch.to_pylist()[0])
+    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+        return FieldError("row_malformed", f"a value cannot be read: {error}")
