@@ -166,8 +166,8 @@ class Odvg:
         tags: tuple[str, ...] = ()
         try:
             tags = texts(line["tags"], "tags") if line.get("tags") is not None else ()
-        except FieldError as fault:
-            faults.append(("tags", FieldError("tags_malformed", fault.detail)))
+        except FieldError as error:
+            faults.append(("tags", FieldError("tags_malformed", error.detail)))
         for where, fault in faults:
             yield self._reject(f"{identity}#{where}", "annotation", fault)
         yield Record(

@@ -113,7 +113,7 @@ def _checked(rows: Iterator[Row], wanted: Sequence[str], otherwise: str) -> Iter
 def open_bytes(url: str) -> IO[bytes]:
     """Open a file, unpacked on the way where its name says that it is packed. Raises MissingError."""
     try:
-        return fsspec.open(url, "rb", compression="infer").open()  # type: ignore[no-any-return]
+        return fsspec.open(url, "rb", compression="infer").open()
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingError(f"no such file: {url}") from error
 
