@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,12 +20,23 @@ import pyarrow as pa
 
 from llmdet import files, rejects
 from llmdet.errors import ImageError
+from llmdet.prompts import PROMPTS
 from llmdet.prompts.prompt import Prompt, Task
-from llmdet.record import Record, from_batch
+from llmdet.record import Provenance, Record, from_batch
 from llmdet.rejects import Reject
 from llmdet.workspace import Manifest, Table, Workspace, fingerprint
 from pipelines.cluster import cluster
-from pipelines.engines.engine import Answer, Engine, Job, Request, fingerprint_of, image_key, request_id, seed_of
+from pipelines.engines.engine import (
+    Answer,
+    Engine,
+    Job,
+    Request,
+    fingerprint_of,
+    image_key,
+    provenance_of,
+    request_id,
+    seed_of,
+)
 from pipelines.lease import hold
 from pipelines.ledger import Found, Ledger, entry, ids_of
 from pipelines.parts import Outcome, Progress, Row, run_parts
@@ -76,6 +87,7 @@ def caption(
     ledgers = ledgers_of(workspace, source, engine, settings.tasks)
     inputs = fingerprint({"records": manifest.fingerprint, "asks": _asks_state(workspace, source)})
     if all(_complete(ledger, inputs) for ledger in ledgers.values()):
+        _point(workspace, source, engine, ledgers)
         return _result(workspace, source, ledgers, manifest, 0.0, [], skipped=True)
     with ExitStack() as stack:
         epochs = {task: stack.enter_context(hold(ledger.url, settings.shard)).epoch for task, ledger in ledgers.items()}
@@ -83,6 +95,7 @@ def caption(
         work = _Ask(records, ledgers, epochs, engine, settings, _open_asks(workspace, source, ledgers), _root(manifest))
         chunks = _chunks(records, manifest, settings)
         rows = run_parts(chunks, work, progress=progress, concurrency=settings.concurrency)
+        _point(workspace, source, engine, ledgers)
         result = _result(workspace, source, ledgers, manifest, time.monotonic() - started, rows)
         if settings.shard[1] == 1:
             for ledger in ledgers.values():
@@ -94,6 +107,47 @@ def ledgers_of(workspace: Workspace, source: str, engine: Engine, tasks: Sequenc
     """The ledger of each task under the engine's prompts and settings."""
     identity, prompts = engine.identity(), engine.prompts()
     return {task: Ledger(workspace.responses(source, task, fingerprint_of(prompts[task], identity))) for task in tasks}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Where the newest answers of a task are, with what is needed to read them."""
+
+    ledger: Ledger
+    prompt: Prompt
+    provenance: Provenance
+    deterministic: bool
+
+
+def _point(workspace: Workspace, source: str, engine: Engine, ledgers: dict[Task, Ledger]) -> None:
+    """Say which ledgers hold the newest answers; tasks that were not asked now keep theirs."""
+    url = workspace.path("responses", source, "latest.json")
+    latest = files.read_json(url) if files.exists(url) else {}
+    for task, prompt in engine.prompts().items():
+        if task in ledgers:
+            latest[task] = {
+                "ledger": ledgers[task].url.rsplit("/", 1)[-1],
+                "prompt": asdict(prompt),  # type: ignore[call-overload]
+                "provenance": asdict(provenance_of(prompt, engine.identity())),
+                "deterministic": engine.deterministic,
+            }
+    files.write_json(url, latest)
+
+
+def latest(workspace: Workspace, source: str) -> dict[Task, Said]:
+    """The newest answers of each task of a source; empty where nothing was asked."""
+    url = workspace.path("responses", source, "latest.json")
+    if not files.exists(url):
+        return {}
+    return {
+        task: Said(
+            Ledger(workspace.path("responses", source, value["ledger"])),
+            PROMPTS[value["prompt"]["id"]](**value["prompt"]),
+            Provenance(**value["provenance"]),
+            value["deterministic"],
+        )
+        for task, value in files.read_json(url).items()
+    }
 
 
 def requests_of(record: Record, prompt: Prompt, ledger: Ledger) -> list[Request]:

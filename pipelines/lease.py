@@ -69,8 +69,8 @@ def _take(path: str) -> Lease:
         held = _read(path)
         if held is not None and held.pid and held.alive():
             raise BusyError(
-                f"{held.owner} on {held.host} (pid {held.pid}) is writing to {os.path.dirname(path)}; wait for it, stop it, "
-                "or run another part with --shard i/n"
+                f"{held.owner} on {held.host} (pid {held.pid}) is writing to {os.path.dirname(path)}; "
+                "wait for it, stop it, or run another part with --shard i/n"
             )
         lease = _mine(held.epoch + 1 if held else 0)
         if _claim(path, lease):

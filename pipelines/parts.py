@@ -157,15 +157,20 @@ def failure(error: LlmdetError) -> Row:
     return {"failure": [type(error).__name__, str(error)]}
 
 
+def raise_failure(row: Row) -> None:
+    """Raise the error that a result stands for, if it stands for one."""
+    if "failure" in row:
+        name, message = row["failure"]
+        kind = getattr(errors, name, LlmdetError)
+        raise (LlmdetError if kind is errors.ImageError else kind)(message)
+
+
 def collect(dataset: Any, total: int | None, progress: Progress | None = None) -> list[Row]:
     """Every result of `Packed` work as it comes. Raises the LlmdetError that a worker met."""
     rows: list[Row] = []
     for packed in dataset.iter_rows():
         row = orjson.loads(packed["result"])
-        if "failure" in row:
-            name, message = row["failure"]
-            kind = getattr(errors, name)
-            raise kind(message) if kind is not errors.ImageError else LlmdetError(message)
+        raise_failure(row)
         rows.append(row)
         if progress:
             progress(len(rows), total)

@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from llmdet.errors import ExtraError, FormatError
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -21,6 +23,27 @@ def evaluate(truth: Mapping[str, Any], detections: Sequence[Row]) -> dict[str, f
     `image_id`, `category_id`, `bbox` ([x, y, w, h] pixels) and `score`. Raises FormatError for anything else, and for
     detections on images that the truth does not have.
     """
+    return _figures(_run(truth, detections))
+
+
+def evaluate_classes(truth: Mapping[str, Any], detections: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
+    """What `evaluate` gives, and AP of each category by its name; -1 where the truth has no box of it."""
+    run = _run(truth, detections)
+    # (IoU thresholds, recalls, categories, areas, detection limits): all areas, the largest limit
+    precision = np.asarray(run.eval["precision"])[:, :, :, 0, -1]
+    names = {row["id"]: row["name"] for row in truth["categories"]}
+    classes = {}
+    for number, category in enumerate(run.params.catIds):
+        known = precision[:, :, number][precision[:, :, number] > -1]
+        classes[names[int(category)]] = float(known.mean()) if known.size else -1.0
+    return _figures(run), classes
+
+
+def _figures(run: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(NAMES, run.stats, strict=False)}
+
+
+def _run(truth: Mapping[str, Any], detections: Sequence[Row]) -> Any:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
@@ -33,7 +56,7 @@ def evaluate(truth: Mapping[str, Any], detections: Sequence[Row]) -> dict[str, f
         run.evaluate()
         run.accumulate()
         run.summarize()
-    return {name: float(value) for name, value in zip(NAMES, run.stats, strict=False)}
+    return run
 
 
 def _check(truth: Mapping[str, Any], detections: Sequence[Row]) -> None:

@@ -1,0 +1,135 @@
+"""evaluate: a checkpoint on an annotated set, or a result file against its ground truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from detector.metrics import coco
+from llmdet import files
+from llmdet.errors import FormatError, ImageError
+from pipelines.cluster import cluster
+from pipelines.detect import Found, Query, detect, image_url
+from pipelines.parts import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoSet:
+    """A set with COCO ground truth, all of whose categories are asked for in every image."""
+
+    annotations: str
+    images: str
+    name: str = "coco"
+    top_k: int = 300  # (box, name) pairs kept per image
+    names_per_prompt: int | None = None  # None: as many as fit
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOutcome:
+    """Official figures (0..1, unrounded), AP per class, and where the detections are."""
+
+    name: str
+    metrics: dict[str, float]
+    classes: dict[str, float] = field(default_factory=dict)
+    detections: str = ""
+    missing: dict[str, str] = field(default_factory=dict)  # image -> why it could not be used
+    seconds: float = 0.0
+
+
+def evaluate(
+    sets: Sequence[CocoSet], checkpoint: str, out: str, *, gpu: bool = False, progress: Progress | None = None
+) -> list[EvaluateOutcome]:
+    """Run a checkpoint on sets; writes `<out>/<set>_detections.json` (COCO results) and `<out>/<set>_metrics.json`.
+
+    A photo that cannot be opened counts as one without detections and is named in `missing`.
+    """
+    return evaluate_many([(one, checkpoint, files.join(out, one.name)) for one in sets], gpu=gpu, progress=progress)
+
+
+def evaluate_many(
+    runs: Sequence[tuple[CocoSet, str, str]], *, gpu: bool = False, progress: Progress | None = None
+) -> list[EvaluateOutcome]:
+    """The same for (set, checkpoint, address without suffix), all in one pass over one pool of actors."""
+    started = time.monotonic()
+    truths = {one.annotations: _truth(one.annotations) for one, _, _ in runs}
+    queries, bad = [], {}
+    for number, (one, checkpoint, _) in enumerate(runs):
+        names = _names(truths[one.annotations])[1]
+        for image in truths[one.annotations]["images"]:
+            try:
+                url = image_url(one.images, image["file_name"])
+                queries.append(Query(files.absolute(checkpoint), url, names, [number, image["id"]]))
+            except ImageError as error:
+                bad[number, image["id"]] = str(error)
+    found: dict[int, list[Found]] = {number: [] for number in range(len(runs))}
+    with cluster():
+        first = runs[0][0]
+        for answer in detect(
+            queries, top_k=first.top_k, names_per_prompt=first.names_per_prompt, gpu=gpu, progress=progress
+        ):
+            found[answer.key[0]].append(answer)
+    seconds = round(time.monotonic() - started, 3)
+    return [
+        _scored(
+            one,
+            truths[one.annotations],
+            found[number],
+            out,
+            seconds,
+            {str(k[1]): v for k, v in bad.items() if k[0] == number},
+        )
+        for number, (one, _, out) in enumerate(runs)
+    ]
+
+
+def score(annotations: str, detections: str, name: str = "coco") -> EvaluateOutcome:
+    """Score a COCO result file; no model, no torch. Raises FormatError."""
+    started = time.monotonic()
+    truth = _truth(annotations)
+    rows = files.read_json(detections)
+    if not isinstance(rows, list):
+        raise FormatError(
+            f"{detections} is not a COCO result file: expected a list of detections; got {type(rows).__name__}"
+        )
+    metrics, classes = coco.evaluate_classes(truth, rows)
+    return EvaluateOutcome(name, metrics, classes, detections, {}, round(time.monotonic() - started, 3))
+
+
+def _truth(annotations: str) -> dict[str, Any]:
+    truth = files.read_json(files.absolute(annotations))
+    if not isinstance(truth, dict) or not all(
+        isinstance(truth.get(key), list) for key in ("images", "annotations", "categories")
+    ):
+        raise FormatError(f"{annotations} is not COCO ground truth: expected the lists images, annotations, categories")
+    if not truth["categories"]:
+        raise FormatError(f"{annotations} has an empty list of categories, so there is nothing to look for")
+    return truth
+
+
+def _names(truth: dict[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Ids and names of the categories, by id."""
+    rows = sorted(truth["categories"], key=lambda row: row["id"])
+    return tuple(row["id"] for row in rows), tuple(row["name"] for row in rows)
+
+
+def _scored(
+    one: CocoSet, truth: dict[str, Any], found: list[Found], out: str, seconds: float, bad: dict[str, str]
+) -> EvaluateOutcome:
+    ids, _ = _names(truth)
+    rows = [row for answer in found for row in _rows(answer, ids)]
+    missing = bad | {str(answer.key[1]): answer.error for answer in found if answer.error}
+    metrics, classes = coco.evaluate_classes(truth, rows)
+    files.write_bytes(f"{out}_detections.json", orjson.dumps(rows))
+    files.write_json(f"{out}_metrics.json", {"metrics": metrics, "classes": classes, "missing": missing})
+    return EvaluateOutcome(one.name, metrics, classes, f"{out}_detections.json", missing, seconds)
+
+
+def _rows(answer: Found, ids: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {"image_id": answer.key[1], "category_id": ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+        for (x1, y1, x2, y2), score, label in zip(answer.boxes, answer.scores, answer.labels, strict=True)
+    ]

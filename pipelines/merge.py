@@ -1,0 +1,119 @@
+"""merge: every source's records become one table, `groundingcap/`, in the order of the recipe.
+
+Texts are never changed here. The work is on Arrow columns; no record is decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from llmdet.errors import MissingError, SettingError
+from llmdet.rejects import Reject
+from llmdet.workspace import Table, Workspace, fingerprint
+from pipelines.cluster import cluster
+from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSettings:
+    """Which sources, how much of each, in which order, and how the set is split."""
+
+    order: tuple[str, ...] = ()  # sources; empty: all, by name
+    caps: dict[str, int] = field(default_factory=dict)  # at most n records of a source: the first n
+    splits: dict[str, float] = field(default_factory=dict)  # name -> share, by a hash of the image; the rest is "train"
+
+
+def merge(workspace: Workspace, settings: MergeSettings | None = None, progress: Progress | None = None) -> Outcome:
+    """Merge the captions of all sources (or their records, where captions were not made) into `groundingcap/`.
+
+    Raises MissingError when nothing was ingested, SettingError for a source that is not there.
+    """
+    settings = settings or MergeSettings()
+    started = time.monotonic()
+    names = _order(workspace, settings)
+    inputs = {name: _input(workspace, name) for name in names}
+    fingerprints = {name: table.require("run ingest again").fingerprint for name, table in inputs.items()}
+    tables = StageTables(
+        "merge",
+        workspace.groundingcap(),
+        workspace.rejects("merge", "all"),
+        fingerprint({"inputs": [[name, fingerprints[name]] for name in names], "settings": asdict(settings)}),
+    )
+    done = tables.done()
+    if done:
+        return outcome_of(done.counts, done.counts["seconds"], skipped=True)
+    with cluster():
+        rows = run_parts(_items(inputs, settings), _Merge(tables, settings), progress=progress)
+    return tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints)
+
+
+def _order(workspace: Workspace, settings: MergeSettings) -> list[str]:
+    there = workspace.sources()
+    if not there:
+        raise MissingError(f"no records in {workspace.url}; run: llmdet-data ingest")
+    unknown = [name for name in (*settings.order, *settings.caps) if name not in there]
+    if unknown:
+        raise SettingError(f"merge names the sources {unknown}, the workspace has {there}")
+    return list(settings.order) or there
+
+
+def _input(workspace: Workspace, source: str) -> Table:
+    captions = workspace.captions(source)
+    return captions if captions.manifest() else workspace.best_records(source)
+
+
+def _items(inputs: dict[str, Table], settings: MergeSettings) -> list[Row]:
+    items: list[Row] = []
+    for name, table in inputs.items():
+        parts = table.require("run ingest again").parts
+        starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+        for part, (start, _) in zip(parts, pairwise(starts), strict=True):
+            left = max(0, settings.caps[name] - start) if name in settings.caps else None
+            items.append({"index": len(items), "url": table.url, "part": part.name, "keep": left})
+    return items
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """The work on one part of one source."""
+
+    tables: StageTables
+    settings: MergeSettings
+
+    def __call__(self, item: Row) -> Row:
+        return self.tables.adopt(item["index"]) or self.tables.write(item["index"], self._output(item))
+
+    def _output(self, item: Row) -> PartOutput:
+        table = Table(item["url"]).read(item["part"])
+        keep = table.num_rows if item["keep"] is None else item["keep"]
+        over = table["id"].slice(keep).to_pylist()
+        left_out = [Reject(identity, "record", "policy", "merge", "over_cap", "the source's cap") for identity in over]
+        return PartOutput(_with_splits(table.slice(0, keep), self.settings.splits), left_out)
+
+
+def _with_splits(table: pa.Table, splits: dict[str, float]) -> pa.Table:
+    """Give every record a split by a hash of its picture, so that one photo is never on both sides."""
+    if not splits:
+        return table
+    frame = pl.from_arrow(table.select(["image_sha256", "root", "image"]))
+    assert isinstance(frame, pl.DataFrame)
+    keys = frame.select(pl.coalesce("image_sha256", pl.concat_str("root", "image", separator="/"))).to_series()
+    column = pa.array([split_of(key, splits) for key in keys], pa.string())
+    return table.set_column(table.schema.get_field_index("split"), "split", column)
+
+
+def split_of(key: str, splits: dict[str, float]) -> str:
+    """The split of a picture: the hash of its key as a number in [0, 1) against the cumulated shares."""
+    place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+    for name, share in splits.items():
+        if place < share:
+            return name
+        place -= share
+    return "train"

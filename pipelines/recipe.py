@@ -1,0 +1,263 @@
+"""A recipe: a YAML file of values that says what a run does. Data only; a typo fails at once.
+
+sources:
+  coco:                                     # name of its tables
+    format: coco                            # a reader of llmdet.sources; the rest are its fields
+    annotations: coco/annotations/instances_train2017.json    # below data_root
+    images: coco/train2017
+caption: {engine: template}
+export: [{format: odvg}]
+train: {steps: 1000}
+evaluate: [{task: coco, annotations: ..., images: ...}]
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmdet import files
+from llmdet.errors import FormatError, MissingError, SettingError
+from llmdet.exports import Exporter
+from llmdet.rules.chain import DEFAULT_CHAIN, RULES, Rule
+from llmdet.sources import SOURCES
+from llmdet.sources.source import Source
+from pipelines.caption import CaptionSettings
+from pipelines.engines import ENGINES
+from pipelines.engines.engine import Engine
+from pipelines.export import exporter_of
+from pipelines.ingest import IngestSettings
+from pipelines.merge import MergeSettings
+from pipelines.refine import RefineSettings
+from pipelines.settings import build, first_fault
+
+Values = dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CaptionSection(_Section):
+    """Engine, its settings, and what is asked; the settings of other engines may stand beside it."""
+
+    engine: str = "template"
+    engines: dict[str, Values] = Field(default_factory=dict)  # name -> fields of that engine
+    task: Literal["image", "region", "all"] = "all"
+    chunk_images: int = Field(512, ge=1)
+    seed: int = 0
+    concurrency: int | None = None
+
+    def build_engine(self) -> Engine:
+        return engine_of(self.engine, self.engines.get(self.engine, {}))
+
+    def settings(self, shard: tuple[int, int] = (0, 1)) -> CaptionSettings:
+        return CaptionSettings(
+            task=self.task,
+            chunk_images=self.chunk_images,
+            seed=self.seed,
+            concurrency=self.concurrency,
+            shard=shard,
+        )
+
+
+class RefineSection(_Section):
+    """The chain of rules by name, in order; absent: the default chain."""
+
+    rules: dict[str, Values] | None = None
+    max_attempts: int = Field(3, ge=1)
+    source_captions: Literal["keep", "drop"] = "keep"
+
+    def settings(self) -> RefineSettings:
+        return RefineSettings(
+            rules=rules_of(self.rules), max_attempts=self.max_attempts, source_captions=self.source_captions
+        )
+
+
+class EvaluateSection(_Section):
+    """One evaluation of the trained detector."""
+
+    name: str = ""
+    task: Literal["coco"] = "coco"
+    annotations: str
+    images: str
+    top_k: int = Field(300, ge=1)
+    names_per_prompt: int | None = None
+
+
+class TrainSection(_Section):
+    """What the detector starts from and how it learns; `settings` are fields of detector.config.TrainSettings."""
+
+    name: str = "detector"
+    start: str = "tiny"  # or a folder or hub id of the MM-Grounding-DINO kind
+    short_side: int = 800
+    long_side: int = 1333
+    workers: int = Field(1, ge=1)  # training processes
+    gpu: bool = False
+    settings: Values = Field(default_factory=dict)
+
+
+class ReportSection(_Section):
+    """What the report shows."""
+
+    title: str = ""
+    gallery: int = Field(24, ge=0)
+
+
+class Recipe(_Section):
+    """Everything that `llmdet-data run` does, in the order of its fields."""
+
+    name: str = "run"
+    workspace: str = "workspace"
+    data_root: str = "grounding_data"
+    sources: dict[str, Values]
+    ingest: Values = Field(default_factory=dict)
+    caption: CaptionSection | None = CaptionSection()
+    refine: RefineSection = RefineSection()
+    merge: Values = Field(default_factory=dict)
+    export: list[Values] = Field(default_factory=list)
+    train: TrainSection | None = None
+    evaluate: list[EvaluateSection] = Field(default_factory=list)
+    report: ReportSection = ReportSection()
+    max_faults: float = Field(0.05, ge=0, le=1)
+
+    def build_sources(self) -> list[Source]:
+        return [source_of(name, values, self.data_root) for name, values in self.sources.items()]
+
+    def ingest_settings(self, limit: int | None = None) -> IngestSettings:
+        return build(IngestSettings, {**self.ingest, **({"limit": limit} if limit else {})}, "ingest")
+
+    def merge_settings(self) -> MergeSettings:
+        return build(MergeSettings, {"order": tuple(self.sources), **self.merge}, "merge")
+
+    def exporters(self) -> list[tuple[str, Exporter]]:
+        """(folder name, exporter) of each export; two of one format are told apart by their `out`."""
+        found = []
+        for values in self.export:
+            options = dict(values)
+            format = str(options.pop("format", ""))
+            out = str(options.pop("out", format))
+            found.append((out, exporter_of(format, options)))
+        return found
+
+    def check(self) -> None:
+        """Build everything once, so that a mistake in the last section fails before the first stage runs."""
+        self.build_sources()
+        self.ingest_settings()
+        self.merge_settings()
+        self.refine.settings()
+        self.exporters()
+        if self.caption:
+            self.caption.build_engine()
+
+
+def source_of(name: str, values: Values, data_root: str = "") -> Source:
+    """The reader of a source with its fields checked; its paths are below `data_root`. Raises SettingError."""
+    options = dict(values)
+    format = options.pop("format", name)
+    if format not in SOURCES:
+        raise SettingError(f"sources.{name}: no format {format!r}; there are: {', '.join(sorted(SOURCES))}")
+    for key, value in options.items():
+        if key in _PATHS and isinstance(value, str) and value:
+            options[key] = below(data_root, value)
+    return build(SOURCES[format], {"name": name, **options}, f"sources.{name}")
+
+
+_PATHS = {"annotations", "images", "sentences", "splits", "label_map", "instances", "tree", "classes", "captions"}
+
+
+def below(root: str, path: str) -> str:
+    """A path of a recipe below the data root; absolute paths and URLs stay."""
+    if not root or "://" in path or os.path.isabs(path):
+        return files.absolute(path)
+    return files.absolute(files.join(root, path))
+
+
+def engine_of(name: str, values: Values | None = None) -> Engine:
+    """An engine with its fields checked. Raises SettingError."""
+    if name not in ENGINES:
+        raise SettingError(f"no engine {name!r}; there are: {', '.join(sorted(ENGINES))}")
+    return build(ENGINES[name], dict(values or {}), f"caption.engines.{name}")
+
+
+def rules_of(values: dict[str, Values] | None) -> tuple[Rule, ...]:
+    """A chain of rules from names and fields; None is the default chain. Raises SettingError."""
+    if values is None:
+        return tuple(DEFAULT_CHAIN)
+    unknown = [name for name in values if name not in RULES]
+    if unknown:
+        raise SettingError(f"refine.rules: no rule {unknown[0]!r}; there are: {', '.join(sorted(RULES))}")
+    return tuple(build(RULES[name], fields or {}, f"refine.rules.{name}") for name, fields in values.items())
+
+
+def load(path: str, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file (or the name of a bundled one) with `key.key=value` overrides.
+
+    Raises MissingError, FormatError for what is not YAML, SettingError for what does not fit.
+    """
+    text = files.read_bytes(find(path)).decode()
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise FormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise FormatError(f"{path} must be a mapping of sections (sources, caption, ...); got {type(values).__name__}")
+    for override in overrides or []:
+        _override(values, override)
+    return recipe_of(values, path)
+
+
+def recipe_of(values: Values, where: str = "recipe") -> Recipe:
+    """A checked recipe. Raises SettingError."""
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(f"{where}: {first_fault(error)}") from None
+    recipe.check()
+    return recipe
+
+
+def _override(values: Values, override: str) -> None:
+    """Apply `caption.engine=openai`; the value is read as YAML, so numbers and lists work."""
+    path, equals, value = override.partition("=")
+    if not equals or not path:
+        raise SettingError(f"--set needs key.key=value; got {override!r}")
+    *above, last = path.split(".")
+    place: Any = values
+    for key in above:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else place[_number(key, override, place)]
+        if not isinstance(place, dict | list):
+            raise SettingError(f"--set {override}: {key} holds a plain value, so nothing can be set inside it")
+    parsed = yaml.safe_load(value)
+    if isinstance(place, list):
+        place[_number(last, override, place)] = parsed
+    else:
+        place[last] = parsed
+
+
+def _number(key: str, override: str, place: list[Any]) -> int:
+    if not key.isdigit() or int(key) >= len(place):
+        raise SettingError(f"--set {override}: {key!r} must be a position in a list of {len(place)}")
+    return int(key)
+
+
+def workflows() -> Path:
+    """The folder of the bundled recipes: in a checkout beside the packages, in a wheel inside this one."""
+    here = Path(__file__).parent
+    return here / "workflows" if (here / "workflows").is_dir() else here.parent / "workflows"
+
+
+def find(path: str) -> str:
+    """A recipe's address: the path as given, or `name` or `name.yaml` among the bundled ones."""
+    bundled = [workflows() / Path(path).name, workflows() / f"{Path(path).name}.yaml"]
+    if files.exists(path):
+        return path
+    for candidate in bundled:
+        if candidate.is_file():
+            return str(candidate)
+    names = ", ".join(sorted(p.stem for p in workflows().glob("*.yaml")))
+    raise MissingError(f"no recipe at {path}; bundled ones: {names}")

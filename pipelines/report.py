@@ -1,0 +1,184 @@
+"""report: gather what the workspace knows, and write `report/index.html`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from llmdet import files, rejects
+from llmdet.errors import ImageError, MissingError
+from llmdet.images import open_image
+from llmdet.record import Record, from_batch
+from llmdet.rejects import Reject
+from llmdet.report import Card, ClassScore, Curve, Evaluation, Report, Stage, card_of, render, sample
+from llmdet.stats import RejectCounts, Stats
+from llmdet.workspace import Manifest, Table, Workspace
+from pipelines.evaluate import EvaluateOutcome
+from pipelines.export import info_of
+
+EXAMPLES_PER_REASON = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOutcome:
+    """Where the page is, and what it counts."""
+
+    report: str
+    records: int
+    rejects: dict[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What the page shows beside what the workspace holds."""
+
+    title: str = ""
+    gallery: int = 24
+    curve: Sequence[dict[str, float]] = ()
+    evaluations: Sequence[tuple[EvaluateOutcome, EvaluateOutcome | None]] = ()  # (after, before training)
+
+
+def report(workspace: Workspace, settings: ReportSettings | None = None) -> ReportOutcome:
+    """Write the page. Raises MissingError when nothing was ingested."""
+    settings = settings or ReportSettings()
+    started = time.monotonic()
+    tables = _tables(workspace)
+    if not tables:
+        raise MissingError(f"nothing to report in {workspace.url}; run: llmdet-data ingest")
+    counts, examples = _rejects(workspace)
+    stats = Stats()
+    for table in tables:
+        for part in table.batches():
+            stats = stats + Stats.of(part)
+    page = Report(
+        title=settings.title or f"Data set in {workspace.url.rstrip('/').rsplit('/', 1)[-1]}",
+        stats=stats,
+        stages=tuple(_stages(workspace)),
+        rejects=counts,
+        examples=tuple(examples),
+        gallery=tuple(_gallery(workspace, tables, settings.gallery)),
+        training=_curve(settings.curve),
+        evaluations=tuple(_evaluation(after, before) for after, before in settings.evaluations),
+        made=_made(),
+    )
+    url = workspace.path("report", "index.html")
+    files.write_bytes(url, render(page).encode("utf-8", "backslashreplace"))
+    return ReportOutcome(url, stats.total.records, _by_reason(counts), round(time.monotonic() - started, 3))
+
+
+def _tables(workspace: Workspace) -> list[Table]:
+    """The merged table, or every source in its best state."""
+    if workspace.groundingcap().manifest():
+        return [workspace.groundingcap()]
+    names = workspace.sources()
+    best = [workspace.captions(name) for name in names]
+    return [
+        table if table.manifest() else workspace.best_records(name) for table, name in zip(best, names, strict=True)
+    ]
+
+
+def _stages(workspace: Workspace) -> Iterator[Stage]:
+    for source in workspace.sources():
+        ingested = workspace.records(source).require("run ingest again")
+        yield _stage("ingest", source, _left_out(workspace, "ingest", source) + ingested.rows, ingested)
+        captions = workspace.captions(source).manifest()
+        if captions:
+            yield _stage("refine", source, ingested.rows, captions)
+    merged = workspace.groundingcap().manifest()
+    if merged:
+        yield _stage("merge", "", merged.rows + _left_out(workspace, "merge", "all"), merged)
+
+
+def _stage(name: str, source: str, took: int, manifest: Manifest) -> Stage:
+    return Stage(name=name, source=source, took=took, gave=manifest.rows, seconds=manifest.counts["seconds"])
+
+
+def _left_out(workspace: Workspace, stage: str, source: str) -> int:
+    """Whole records that a stage left out."""
+    table = workspace.rejects(stage, source)
+    if table.manifest() is None:
+        return 0
+    return sum(pc.sum(pc.equal(part["level"], "record")).as_py() or 0 for part in table.batches())
+
+
+def _rejects(workspace: Workspace) -> tuple[RejectCounts, list[Reject]]:
+    counts, examples, shown = RejectCounts(), [], dict[tuple[str, str], int]()
+    for _, _, table in workspace.reject_tables():
+        for part in table.batches():
+            counts = counts + RejectCounts.of(part)
+            for reject in _first_of_each(part):
+                key = (reject.stage, reject.reason)
+                shown[key] = shown.get(key, 0) + 1
+                if shown[key] <= EXAMPLES_PER_REASON:
+                    examples.append(reject)
+    return counts, examples
+
+
+def _first_of_each(part: pa.Table) -> list[Reject]:
+    """At most a few rejects of each reason, without decoding the rest."""
+    found = []
+    for reason in pc.unique(part["reason"]).to_pylist():
+        found += rejects.from_batch(part.filter(pc.equal(part["reason"], reason)).slice(0, EXAMPLES_PER_REASON))
+    return found
+
+
+def _by_reason(counts: RejectCounts) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for key, count in counts.counts.items():
+        total[key.reason] = total.get(key.reason, 0) + count
+    return dict(sorted(total.items()))
+
+
+def _gallery(workspace: Workspace, tables: list[Table], count: int) -> Iterator[Card]:
+    """The same sample for the same records, an even share of each source."""
+    ids: dict[str, list[str]] = {}
+    for table in tables:
+        for part in table.batches(["id", "source"]):
+            for source in pc.unique(part["source"]).to_pylist():
+                ids.setdefault(source, []).extend(part.filter(pc.equal(part["source"], source))["id"].to_pylist())
+    share = max(1, count // max(1, len(ids))) if count else 0
+    wanted = pa.array([name for group in ids.values() for name in sample(group, share)], pa.string())
+    for table in tables:
+        for part in table.batches() if len(wanted) else ():
+            for record in from_batch(part.filter(pc.is_in(part["id"], wanted))):
+                yield _card(workspace, record)
+
+
+def _card(workspace: Workspace, record: Record) -> Card:
+    try:
+        url = files.safe_join(info_of(workspace, record.root).images, record.image)
+        return card_of(record, open_image(url, record.orientation))
+    except (ImageError, MissingError):
+        return card_of(record, None)
+
+
+def _curve(rows: Sequence[dict[str, float]]) -> Curve | None:
+    if not rows:
+        return None
+    names = [name for name in rows[0] if name != "step"]
+    return Curve(
+        tuple(int(row["step"]) for row in rows), {name: [row.get(name, float("nan")) for row in rows] for name in names}
+    )
+
+
+def _evaluation(after: EvaluateOutcome, before: EvaluateOutcome | None) -> Evaluation:
+    old = before.classes if before else {}
+    classes = tuple(ClassScore(name, ap, old.get(name)) for name, ap in after.classes.items())
+    return Evaluation(after.name, after.metrics, before.metrics if before else {}, classes)
+
+
+def _made() -> dict[str, str]:
+    made = {"date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+    for name in ("llmdet-data", "torch", "transformers", "ray", "pyarrow"):
+        try:
+            made[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return made

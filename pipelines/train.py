@@ -1,0 +1,160 @@
+"""train: the detector learns from `groundingcap/`, as processes of Ray Train."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from llmdet import files
+from llmdet.errors import LlmdetError, MissingError
+from llmdet.workspace import Workspace
+from pipelines.cluster import cluster
+from pipelines.export import info_of
+from pipelines.parts import Progress, failure, raise_failure
+from pipelines.recipe import TrainSection
+from pipelines.settings import build
+
+UNTRAINED = "untrained"  # the model before its first step, for comparison
+LOG = "train.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutcome:
+    """Where the model is and how it went."""
+
+    folder: str
+    untrained: str
+    steps: int
+    first_step: int  # 0, or where an interrupted run went on
+    losses: tuple[float, ...]
+    seconds: float
+
+
+def train(
+    workspace: Workspace, section: TrainSection, out: str | None = None, progress: Progress | None = None
+) -> TrainOutcome:
+    """Train to the section's steps, going on from the newest checkpoint in `out` (default `detector/<name>/`).
+
+    Raises MissingError when there is nothing merged, SettingError for settings that do not fit, TrainingError when a
+    loss is not a number.
+    """
+    from detector.config import TrainSettings
+
+    folder = files.absolute(out or workspace.path("detector", section.name))
+    if "://" in folder:
+        raise MissingError(f"checkpoints are written to a folder of this machine; {folder} is none: give --out")
+    workspace.groundingcap().require("run: llmdet-data merge")
+    settings = build(TrainSettings, section.settings, "train.settings")
+    config = {
+        "settings": orjson.dumps(section.settings).decode(),
+        "model": {"start": section.start, "short_side": section.short_side, "long_side": section.long_side},
+        "records": workspace.groundingcap().url,
+        "roots": {name: info_of(workspace, name).images for name in workspace.sources()},
+        "out": folder,
+    }
+    os.makedirs(folder, exist_ok=True)
+    with cluster(), _watch(folder, settings.steps, progress):
+        result = _launch(config, section)
+    raise_failure(result)
+    return TrainOutcome(folder, files.join(folder, UNTRAINED), **result)
+
+
+def _launch(config: dict[str, Any], section: TrainSection) -> dict[str, Any]:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    with tempfile.TemporaryDirectory(prefix="llmdet-train-") as storage:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="nccl" if section.gpu else "gloo"),
+            scaling_config=ray.train.ScalingConfig(num_workers=section.workers, use_gpu=section.gpu),
+            run_config=ray.train.RunConfig(name="train", storage_path=storage),
+        )
+        trainer.fit()
+    return dict(files.read_json(files.join(config["out"], "result.json")))
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """One training process: everything that matters is on disk when it ends."""
+    import ray.train
+
+    from detector.config import ModelSettings, TrainSettings
+    from detector.data import TrainData
+    from detector.train import StepReport
+    from detector.train import train as run
+
+    first = ray.train.get_context().get_world_rank() == 0
+    out = config["out"]
+    try:
+        settings = build(TrainSettings, orjson.loads(config["settings"]), "train.settings")
+        model = ModelSettings(**config["model"])
+        if first and not os.path.exists(os.path.join(out, UNTRAINED, "config.json")):
+            _write_untrained(model, settings.seed, os.path.join(out, UNTRAINED))
+        with open(os.path.join(out, LOG), "ab") as log:
+
+            def on_step(report: StepReport) -> None:
+                if first:
+                    log.write(orjson.dumps({"step": report.step, "loss": report.loss, **report.parts}) + b"\n")
+                    log.flush()
+
+            done = run(settings, model, TrainData(config["records"], config["roots"]), out, on_step)
+        result: dict[str, Any] = {
+            "steps": done.steps,
+            "first_step": done.first_step,
+            "losses": done.losses,
+            "seconds": round(done.seconds, 3),
+        }
+    except LlmdetError as error:
+        result = failure(error)
+    if first:
+        files.write_json(os.path.join(out, "result.json"), result)
+
+
+def _write_untrained(model: Any, seed: int, folder: str) -> None:
+    from pathlib import Path
+
+    from detector import checkpoint
+
+    os.makedirs(folder, exist_ok=True)
+    checkpoint.write_model(Path(folder), checkpoint.start(model, seed))
+
+
+@contextlib.contextmanager
+def _watch(folder: str, steps: int, progress: Progress | None) -> Iterator[None]:
+    """Show progress from the log that the first process writes; on a cluster the folder is shared storage."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(os.path.join(folder, LOG), steps, progress, stop), daemon=True)
+    if progress:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if progress:
+            thread.join()
+
+
+def _follow(path: str, steps: int, progress: Callable[[int, int | None], None] | None, stop: threading.Event) -> None:
+    while progress and not stop.wait(0.5):
+        with contextlib.suppress(OSError, orjson.JSONDecodeError, IndexError):
+            with open(path, "rb") as file:
+                file.seek(max(0, os.path.getsize(path) - 4096))
+                progress(orjson.loads(file.read().splitlines()[-1])["step"], steps)
+
+
+def curve(folder: str) -> list[dict[str, float]]:
+    """The log of a run, one entry per step; where a continued run repeated steps the later entry counts."""
+    path = os.path.join(folder, LOG)
+    if not os.path.exists(path):
+        return []
+    with open(path, "rb") as file:
+        rows = [orjson.loads(line) for line in file if line.endswith(b"\n")]
+    return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
