@@ -1,5 +1,7 @@
 """The report as a parser sees it: what it says, and that data can never become markup."""
 
+import base64
+import io
 import math
 import re
 from html.parser import HTMLParser
@@ -202,10 +204,13 @@ def test_boxes_follow_a_photo_that_is_smaller_than_the_record_says():
 
 def test_pictures_are_reduced_and_carry_no_metadata():
     image = Image.new("RGB", (3000, 1500))
-    image.info["comment"] = b"secret"
-    card = card_of(pets(), image)
-    assert card.picture.size == (720, 360)
-    assert "secret" not in render(Report(title="t", stats=Stats(), gallery=(card,)))
+    image.info["comment"] = b"taken at home"
+    image.getexif()[0x010E] = "taken at home"
+    html = render(report_of(pets(), image=image))
+    embedded = base64.b64decode(re.search(r'"data:image/jpeg;base64,([^"]+)"', html)[1])
+    picture = Image.open(io.BytesIO(embedded))
+    assert picture.size == (720, 360)
+    assert b"home" not in embedded
 
 
 def test_overview_and_sources_show_the_counts():
@@ -279,3 +284,11 @@ def test_sample_is_the_same_in_any_order_and_changes_little_with_more_ids():
     assert sample(ids[:10]) != ids[:10]
     assert set(sample(ids[:10])) == set(ids[:10])
     assert len(set(sample([*ids, "coco/new/0"])) & set(chosen)) >= 23
+
+
+def test_share_bar_has_its_length_and_a_mark_where_the_other_value_lies():
+    html = charts.share(0.25, 0.5)
+    assert re.findall(r'class="(\w+)"[^>]*width="([\d.]+)"', html) == [("track", "100"), ("bar", "25.0"), ("mark", "2")]
+    assert 'x="49.0"' in html
+    assert "mark" not in charts.share(1.5)
+    assert 'width="100.0"' in charts.share(1.5)

@@ -88,6 +88,14 @@ def test_boxes_per_image_adds_the_records_of_one_image():
     assert histogram.to_dict()["bins"] == [[0.0, 1.0, 1], [4.0, 5.0, 1]]
 
 
+def test_each_box_is_measured_in_its_own_image():
+    dog = Region(("dog",), ((0, 3),), (Box((0, 0, 50, 50)),))
+    small, large = record(1, regions=(dog,)), record(2, width=500, height=500, regions=(dog, dog))
+    total = Stats.of(to_batch([record(0), small, large])).total
+    assert total.area_share.total == pytest.approx(0.5 + 0.01 + 0.01)
+    assert total.boxes_per_image.to_dict()["bins"] == [[0.0, 1.0, 1], [1.0, 2.0, 1], [2.0, 3.0, 1]]
+
+
 def test_text_lengths_are_characters():
     assert Stats.of(to_batch([record(1, text="äöü")])).total.text_characters.total == 3
 
