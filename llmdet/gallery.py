@@ -143,7 +143,8 @@ class _View:
 
     def _row(self, number: int, region: int, box: Box, captioned: bool, scored: bool) -> list[object]:
         x1, y1, x2, y2 = box.xyxy
-        size = element("span", f"{x2 - x1:.0f} x {y2 - y1:.0f}", title=f"xyxy {x1:.2f}, {y1:.2f}, {x2:.2f}, {y2:.2f}")
+        corners = f"xyxy {x1:.2f}, {y1:.2f}, {x2:.2f}, {y2:.2f}"
+        size = element("span", f"{x2 - x1:.0f} x {y2 - y1:.0f}", class_="size", title=corners)
         notes = [note for note, holds in (("pseudo", box.origin == "pseudo"), ("crowd", box.crowd)) if holds]
         return [
             element("span", number, class_=f"chip {self._colour(region)}"),
