@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -15,7 +16,7 @@ from fsspec.core import url_to_fs
 from llmdet import files
 from llmdet.exports.flat import Flat
 from llmdet.exports.pictures import Pictures
-from llmdet.record import SCHEMA, check_schema
+from llmdet.record import SCHEMA, Record, check_schema, from_batch
 from llmdet.sources.source import SourceInfo
 
 Sources = Mapping[str, SourceInfo]
@@ -37,6 +38,29 @@ class Exported:
         for key, count in other.lost.items():
             lost[key] = lost.get(key, 0) + count
         return Exported(self.files + other.files, self.records + other.records, self.boxes + other.boxes, lost)
+
+
+@dataclass(slots=True)
+class Tally:
+    """A running `Exported`."""
+
+    records: int = 0
+    boxes: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
+
+    def add(self, boxes: int) -> None:
+        """One more record, with so many boxes."""
+        self.records += 1
+        self.boxes += boxes
+
+    def lose(self, what: str, count: int = 1) -> None:
+        """So many things that the format cannot hold."""
+        if count:
+            self.lost[what] += count
+
+    def exported(self, *files: str) -> Exported:
+        """What was written in all."""
+        return Exported(files, self.records, self.boxes, dict(self.lost))
 
 
 class Exporter(Protocol):
@@ -104,6 +128,26 @@ def selected(batches: Iterable[pa.RecordBatch], split: str | None) -> Iterator[p
         if not batch.schema.equals(SCHEMA):
             batch = batch.select(SCHEMA.names).cast(SCHEMA)
         yield batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByRecord:
+    """Base of the formats that are written record by record: what they share before the first byte."""
+
+    holds: ClassVar[frozenset[str]] = frozenset()  # of the things that `losses` names
+    split: str | None = None  # only records of this split
+    images: Images = "none"  # "copy" and "link" put pictures below images/<root>/ and name them so
+
+    def records(self, batches: Iterable[pa.RecordBatch], pictures: Pictures, tally: Tally) -> Iterator[Record]:
+        """Each record after its picture was placed; what the format loses of each batch goes to `tally`."""
+        for batch in selected(batches, self.split):
+            tally.lost.update(losses(batch, Flat.of(batch), self.holds))
+            yield from from_batch(pictures.place(batch))
+        tally.lost.update(pictures.lost)
+
+    def filename(self, record: Record) -> str:
+        """The name of a record's picture as the output says it."""
+        return record.image if self.images == "none" else f"{record.root}/{record.image}"
 
 
 def shards(batches: Iterable[pa.RecordBatch], size: int | None) -> Iterator[Iterator[pa.RecordBatch]]:

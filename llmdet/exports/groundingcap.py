@@ -14,7 +14,7 @@ annotation ids, crowd boxes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -26,6 +26,7 @@ from llmdet.exports.flat import Flat
 from llmdet.exports.json_text import arrays, lines, objects, offsets_of, strings
 from llmdet.exports.odvg import grounding, header
 
+HUMAN = "<image>\nDescribe the image in detail."  # what LLMDet asks in training, whatever its files ask
 _HELD = frozenset({"image captions", "tags", "box captions"})
 
 
@@ -39,7 +40,7 @@ class GroundingCap(JsonLines):
         "or annotation ids, and no crowd boxes"
     )
 
-    human: str = "<image>\nDescribe the image in detail."  # where the source has no human turn of its own
+    human: str = HUMAN  # where the source has no human turn of its own
 
     def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
         tags = batch.column("tags")
@@ -65,20 +66,25 @@ class GroundingCap(JsonLines):
         some = np.diff(offsets) > 0
         texts = batch.column("captions").flatten().field("text")
         first = texts.take(pa.array(np.where(some, offsets[:-1], 0), mask=~some))
-        gpt = objects({"from": _constant("gpt", len(first)), "value": strings(first).fill_null("null")})
-        human = objects({"from": _constant("human", len(first)), "value": strings(self._human(batch))})
-        both = pc.binary_join_element_wise("[", human, ",", gpt, "]", "")
-        return pc.if_else(pa.array(some), both, pa.scalar(None, pa.string()))
-
-    def _human(self, batch: pa.RecordBatch) -> pa.Array:
-        """The human turn: the source's where it has one (`extra["human"]`), else the setting."""
+        # Nearly all records have the same question, so only the answers are new text.
+        lead = orjson.dumps([_turn("human", self.human)])[:-1].decode() + ',{"from":"gpt","value":'
+        both = pc.binary_join_element_wise(lead, strings(first), "}]", "")
+        # A source's own turns are rows of Python: they differ in ways that columns cannot say.
         extra = batch.column("extra")
-        named = pc.match_substring(extra, '"human"').fill_null(False)
-        turns = [orjson.loads(text).get("human") for text in extra.filter(named).to_pylist()]
-        default = pa.array([self.human] * batch.num_rows, pa.string())
-        own = [turn if isinstance(turn, str) else self.human for turn in turns]
-        return pc.replace_with_mask(default, named, pa.array(own, pa.string()))
+        own = pc.and_(pa.array(some), pc.match_substring_regex(extra, '"(human|conversations)"').fill_null(False))
+        pairs = zip(extra.filter(own).to_pylist(), first.filter(own).to_pylist(), strict=True)
+        told = [orjson.dumps(turns(orjson.loads(text), answer, self.human)).decode() for text, answer in pairs]
+        return pc.replace_with_mask(both, own, pa.array(told, pa.string()))
 
 
-def _constant(text: str, count: int) -> pa.Array:
-    return pa.array([f'"{text}"'] * count, pa.string())
+def turns(extra: dict[str, Any], answer: str, human: str) -> list[dict[str, Any]]:
+    """The conversation of a record: the source's own turns with `answer` as the first one of gpt, where it has any."""
+    if "conversations" in extra:
+        told = [dict(turn) for turn in extra["conversations"]]
+        next(turn for turn in told if turn["from"] == "gpt")["value"] = answer
+        return told
+    return [_turn("human", extra.get("human", human)), _turn("gpt", answer)]
+
+
+def _turn(speaker: str, text: str) -> dict[str, Any]:
+    return {"from": speaker, "value": text}

@@ -8,7 +8,7 @@
 Boxes are xyxy pixels, as stored and never clipped. One box or phrase stands alone, several stand in a list. In the OD
 form a label is the rank of the category id, and `label_map.json` names the labels. Cannot hold: captions, scores,
 which boxes are pseudo, masks, areas, annotation ids, negatives apart from the text, crowd boxes (left out, as every
-converter does); the OD form no text either, so records of sentences are left out.
+converter does); the OD form no text either, so sentences and boxes without a category are left out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llmdet.errors import SettingError
 from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
 from llmdet.exports.flat import Flat
 from llmdet.exports.json_text import arrays, integers, lines, objects, offsets_of, one_or_many, rows, strings
+from llmdet.exports.vocabulary import Vocabulary, unknown_category
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,21 @@ class Odvg(JsonLines):
     def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
         """The lines of a batch. The OD form needs `sources` for its labels; raises SettingError without."""
         if self.form == "od":
-            return lines(self._detection(batch.filter(_is_detection(batch)), _labels(sources)))
+            vocabulary = _with_names(sources)
+            return lines(self._detection(_detections(batch, vocabulary), vocabulary))
         return lines(objects({**header(self.filenames(batch), batch), "grounding": grounding(batch)}))
 
     def count(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Exported:
-        kept = batch.filter(_is_detection(batch)) if self.form == "od" else batch
+        """What the lines hold and lose; the OD form needs `sources`."""
+        kept = _detections(batch, _with_names(sources)) if self.form == "od" else batch
         flat = Flat.of(kept)
         lost = losses(kept, flat, frozenset()) | lost_boxes(flat)
-        lost |= {"records of sentences": batch.num_rows - kept.num_rows} if kept.num_rows < batch.num_rows else {}
-        return Exported((), kept.num_rows, len(flat.boxes) - int(flat.crowds().sum()), lost)
+        if self.form == "od":
+            nameless = _nameless(flat)
+            lost |= {"records without categories": batch.num_rows - kept.num_rows, "boxes without a category": nameless}
+            flat = flat.keep_boxes(_named(flat))
+        held = len(flat.boxes) - int(flat.crowds().sum())
+        return Exported((), kept.num_rows, held, {key: count for key, count in lost.items() if count})
 
     def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:
         written = super().write(batches, out, sources)
@@ -60,33 +67,23 @@ class Odvg(JsonLines):
             written += Exported(("label_map.json",))
         return written
 
-    def _detection(self, batch: pa.RecordBatch, labels: dict[str, Labels]) -> pa.Array:
+    def _detection(self, batch: pa.RecordBatch, vocabulary: Vocabulary) -> pa.Array:
         flat = Flat.of(batch)
-        flat = flat.keep_boxes(~flat.crowds())
-        label, name = _labelled(batch, flat, labels)
+        flat = flat.keep_boxes(_named(flat) & ~flat.crowds())
         owner = flat.record_of_region[flat.region_of_box]
         # Instances stand as the source listed its annotations, whatever the order of names in the text.
         order = np.lexsort((flat.boxes.field("order").to_numpy(zero_copy_only=False), owner))
-        box = objects(
-            {
-                "bbox": rows(flat.xyxy[order]),
-                "label": integers(pa.array(label[flat.region_of_box[order]])),
-                "category": name.take(pa.array(flat.region_of_box[order])),
-            }
-        )
+        label = _labels(batch, flat, vocabulary)[flat.region_of_box[order]]
+        names = strings(pa.array(vocabulary.names, pa.string()))
+        members = {
+            "bbox": rows(flat.xyxy[order]),
+            "label": integers(pa.array(label)),
+            "category": names.take(pa.array(label)),
+        }
         counts = np.bincount(owner, minlength=batch.num_rows)
         offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])
-        detection = objects({"instances": arrays(box, offsets)})
+        detection = objects({"instances": arrays(objects(members), offsets)})
         return objects({**header(self.filenames(batch), batch), "detection": detection})
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """The labels of one source: `label[i]` and the quoted `names[i]` belong to category id `ids[i]`."""
-
-    ids: NDArray[np.int64]  # ascending
-    label: NDArray[np.int64]
-    names: pa.Array
 
 
 def header(filenames: pa.Array, batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -114,57 +111,52 @@ def grounding(batch: pa.RecordBatch, *, captions: bool = False) -> pa.Array:
 
 def label_map(sources: Sources) -> dict[str, str]:
     """Label (as text) to name, over all sources that have categories."""
-    return {str(label): name for name, label in _numbered(sources)}
+    return {str(label): name for label, name in enumerate(Vocabulary(sources).names)}
 
 
-def _numbered(sources: Sources) -> list[tuple[str, int]]:
-    """Names with their labels. One source: rank by id. Several: the same name is the same label everywhere."""
-    ranked = [sorted(info.categories, key=lambda category: category.id) for info in sources.values() if info.categories]
-    if len(ranked) == 1:
-        return [(category.name, rank) for rank, category in enumerate(ranked[0])]
-    names = dict.fromkeys(category.name for categories in ranked for category in categories)
-    return [(name, label) for label, name in enumerate(names)]
-
-
-def _labels(sources: Sources | None) -> dict[str, Labels]:
-    having = {name: info for name, info in (sources or {}).items() if info.categories}
-    if not having:
+def _with_names(sources: Sources | None) -> Vocabulary:
+    vocabulary = Vocabulary(sources or {})
+    if not len(vocabulary):
         raise SettingError("the OD form of ODVG needs a source with categories; use --form vg for sentences")
-    numbered = _numbered(having)
-    label_of = dict(numbered)
-    found = {}
-    for name, info in having.items():
-        categories = sorted(info.categories, key=lambda category: category.id)
-        # With one source the rank counts, even where two ids have the same name.
-        label = range(len(categories)) if len(having) == 1 else [label_of[category.name] for category in categories]
-        found[name] = Labels(
-            np.array([category.id for category in categories], dtype=np.int64),
-            np.array(label, dtype=np.int64),
-            strings(pa.array([category.name for category in categories], pa.string())),
-        )
-    return found
+    return vocabulary
 
 
-def _labelled(batch: pa.RecordBatch, flat: Flat, labels: dict[str, Labels]) -> tuple[NDArray[np.int64], pa.Array]:
-    """Label and quoted name of every region."""
-    ids = flat.regions.field("category_id").to_numpy(zero_copy_only=False)
-    source_of = batch.column("source").dictionary_encode()
-    code_of_region = source_of.indices.to_numpy(zero_copy_only=False)[flat.record_of_region]
+def _detections(batch: pa.RecordBatch, vocabulary: Vocabulary) -> pa.RecordBatch:
+    """The records that have labels: of a detection source with categories."""
+    known = pa.array(
+        [name for name in set(batch.column("source").to_pylist()) if vocabulary.of_source(name)], pa.string()
+    )
+    is_known = pc.is_in(batch.column("source"), value_set=known)
+    return batch.filter(pc.and_(is_known, pc.equal(batch.column("kind"), "detection")))
+
+
+def _labels(batch: pa.RecordBatch, flat: Flat, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """The label of every region, 0 where it has no category. Raises FormatError for an id that is not listed."""
+    ids = flat.regions.field("category_id").fill_null(-1).to_numpy(zero_copy_only=False)
+    absent = flat.regions.field("category_id").is_null().to_numpy(zero_copy_only=False)
+    sources = batch.column("source").dictionary_encode()
+    source_of_region = sources.indices.to_numpy(zero_copy_only=False)[flat.record_of_region]
     label = np.zeros(len(ids), dtype=np.int64)
-    place = np.zeros(len(ids), dtype=np.int64)  # in the names of all sources, one after the other
-    base = 0
-    for code, source in enumerate(source_of.dictionary.to_pylist()):
-        known = labels[source]
-        mine = code_of_region == code
-        rank = np.searchsorted(known.ids, ids[mine].astype(np.int64))
-        label[mine], place[mine] = known.label[rank], rank + base
-        base += len(known.ids)
-    names = [labels[source].names for source in source_of.dictionary.to_pylist()]
-    return label, (pa.concat_arrays(names) if names else pa.array([], pa.string())).take(pa.array(place))
+    for code, source in enumerate(sources.dictionary.to_pylist()):
+        index_of = vocabulary.of_source(source)
+        known, index = np.array(sorted(index_of)), np.array([index_of[key] for key in sorted(index_of)])
+        mine = (source_of_region == code) & ~absent
+        rank = np.minimum(np.searchsorted(known, ids[mine]), len(known) - 1)
+        wrong = known[rank] != ids[mine]
+        if wrong.any():
+            raise unknown_category(source, int(ids[mine][wrong][0]))
+        label[mine] = index[rank]
+    return label
 
 
-def _is_detection(batch: pa.RecordBatch) -> pa.Array:
-    return pc.equal(batch.column("kind"), "detection")
+def _named(flat: Flat) -> NDArray[np.bool_]:
+    """Which boxes have a category, (n,)."""
+    has: NDArray[np.bool_] = flat.regions.field("category_id").is_valid().to_numpy(zero_copy_only=False)
+    return has[flat.region_of_box]
+
+
+def _nameless(flat: Flat) -> int:
+    return int((~_named(flat) & ~flat.crowds()).sum())
 
 
 def _box_captions(flat: Flat) -> pa.Array:

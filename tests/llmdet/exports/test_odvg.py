@@ -66,9 +66,9 @@ def test_crowd_boxes_and_sentences_are_left_out_and_counted() -> None:
     batch = to_batch([crowd, SENTENCE])
     od = Odvg(form="od")
     assert [len(row["detection"]["instances"]) for row in rows(od.encode(batch, {"pets": PETS}))] == [1]
-    counted = od.count(batch)
+    counted = od.count(batch, {"pets": PETS})
     assert (counted.records, counted.boxes) == (1, 1)
-    assert counted.lost == {"crowd boxes": 1, "records of sentences": 1}
+    assert counted.lost == {"crowd boxes": 1, "records without categories": 1}
     assert Odvg().count(batch).lost == {"crowd boxes": 1, "regions without boxes": 1}
 
 
