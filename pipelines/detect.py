@@ -90,9 +90,7 @@ class _Actor:
     """Holds the detectors that it was asked for."""
 
     def __init__(self, top_k: int, threshold: float, names_per_prompt: int | None) -> None:
-        import torch
-
-        torch.set_num_threads(1)  # one actor per CPU
+        # Ray gives a worker with one CPU one thread (OMP_NUM_THREADS), so actors do not fight for cores.
         self._options: dict[str, Any] = {"top_k": top_k, "threshold": threshold, "names_per_prompt": names_per_prompt}
         self._detectors: dict[str, Any] = {}
         self._packed = Packed(self._answer, unpack=True)

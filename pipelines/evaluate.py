@@ -16,6 +16,9 @@ from pipelines.cluster import cluster
 from pipelines.detect import Found, Query, detect, image_url
 from pipelines.parts import Progress
 
+METRICS_SUFFIX = "_metrics.json"
+UNTRAINED_SUFFIX = "-untrained"  # of a set's name, where the model before training was evaluated
+
 
 @dataclass(frozen=True, kw_only=True)
 class CocoSet:
@@ -124,7 +127,7 @@ def _scored(
     missing = bad | {str(answer.key[1]): answer.error for answer in found if answer.error}
     metrics, classes = coco.evaluate_classes(truth, rows)
     files.write_bytes(f"{out}_detections.json", orjson.dumps(rows))
-    files.write_json(f"{out}_metrics.json", {"metrics": metrics, "classes": classes, "missing": missing})
+    files.write_json(f"{out}{METRICS_SUFFIX}", {"metrics": metrics, "classes": classes, "missing": missing})
     return EvaluateOutcome(one.name, metrics, classes, f"{out}_detections.json", missing, seconds)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.core import url_to_fs
 
 from llmdet import files, rejects
 from llmdet.errors import ImageError, MissingError
@@ -19,8 +21,9 @@ from llmdet.rejects import Reject
 from llmdet.report import Card, ClassScore, Curve, Evaluation, Report, Stage, card_of, render, sample
 from llmdet.stats import RejectCounts, Stats
 from llmdet.workspace import Manifest, Table, Workspace
-from pipelines.evaluate import EvaluateOutcome
+from pipelines.evaluate import METRICS_SUFFIX, UNTRAINED_SUFFIX
 from pipelines.export import info_of
+from pipelines.train import curve
 
 EXAMPLES_PER_REASON = 5
 
@@ -40,9 +43,7 @@ class ReportSettings:
     """What the page shows beside what the workspace holds."""
 
     title: str = ""
-    gallery: int = 24
-    curve: Sequence[dict[str, float]] = ()
-    evaluations: Sequence[tuple[EvaluateOutcome, EvaluateOutcome | None]] = ()  # (after, before training)
+    gallery: int = 24  # records with their photo
 
 
 def report(workspace: Workspace, settings: ReportSettings | None = None) -> ReportOutcome:
@@ -64,8 +65,8 @@ def report(workspace: Workspace, settings: ReportSettings | None = None) -> Repo
         rejects=counts,
         examples=tuple(examples),
         gallery=tuple(_gallery(workspace, tables, settings.gallery)),
-        training=_curve(settings.curve),
-        evaluations=tuple(_evaluation(after, before) for after, before in settings.evaluations),
+        training=_curve(workspace),
+        evaluations=tuple(_evaluations(workspace)),
         made=_made(),
     )
     url = workspace.path("report", "index.html")
@@ -159,19 +160,38 @@ def _card(workspace: Workspace, record: Record) -> Card:
         return card_of(record, None)
 
 
-def _curve(rows: Sequence[dict[str, float]]) -> Curve | None:
-    if not rows:
-        return None
-    names = [name for name in rows[0] if name != "step"]
-    return Curve(
-        tuple(int(row["step"]) for row in rows), {name: [row.get(name, float("nan")) for row in rows] for name in names}
-    )
+def _curve(workspace: Workspace) -> Curve | None:
+    """The losses of the detector that was trained last."""
+    for name in reversed(workspace.children("detector")):
+        rows = curve(workspace.path("detector", name))
+        if rows:
+            names = [key for key in rows[0] if key != "step"]
+            series = {key: [row.get(key, float("nan")) for row in rows] for key in names}
+            return Curve(tuple(int(row["step"]) for row in rows), series)
+    return None
 
 
-def _evaluation(after: EvaluateOutcome, before: EvaluateOutcome | None) -> Evaluation:
-    old = before.classes if before else {}
-    classes = tuple(ClassScore(name, ap, old.get(name)) for name, ap in after.classes.items())
-    return Evaluation(after.name, after.metrics, before.metrics if before else {}, classes)
+def _evaluations(workspace: Workspace) -> Iterator[Evaluation]:
+    """What `evaluate` left beside each detector, with the untrained model's figures where they are there."""
+    for name in workspace.children("detector"):
+        folder = workspace.path("detector", name, "evaluations")
+        found = {stem: files.read_json(url) for stem, url in _metric_files(folder)}
+        for stem, value in found.items():
+            if stem.endswith(UNTRAINED_SUFFIX):
+                continue
+            before = found.get(f"{stem}{UNTRAINED_SUFFIX}", {"metrics": {}, "classes": {}})
+            classes = tuple(ClassScore(key, ap, before["classes"].get(key)) for key, ap in value["classes"].items())
+            yield Evaluation(f"{name}: {stem}", value["metrics"], before["metrics"], classes)
+
+
+def _metric_files(folder: str) -> list[tuple[str, str]]:
+    fs, path = url_to_fs(folder)
+    if not fs.exists(path):
+        return []
+    names = sorted(posixpath.basename(entry) for entry in fs.ls(path, detail=False))
+    return [
+        (name.removesuffix(METRICS_SUFFIX), files.join(folder, name)) for name in names if name.endswith(METRICS_SUFFIX)
+    ]
 
 
 def _made() -> dict[str, str]:
