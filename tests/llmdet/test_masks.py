@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +87,8 @@ def test_no_picture_no_mask() -> None:
         decode("[]", 0, 4)
 
 
-def test_areas_of_real_annotations_equal_the_annotated_ones() -> None:
-    root = os.environ.get("LLMDET_SAMPLES")
-    if not root:
-        pytest.skip("LLMDET_SAMPLES is not set: it names a folder with coco/coco_tiny_val")
-    data = json.loads((Path(root) / "coco/coco_tiny_val/annotations/instances_val2017.json").read_text())
+def test_real_annotations_give_the_masks_of_pycocotools(samples: Path) -> None:
+    data = json.loads((samples / "coco/coco_tiny_val/annotations/instances_val2017.json").read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
     assert sum(note["iscrowd"] for note in data["annotations"]) == 11
     for note in data["annotations"]:

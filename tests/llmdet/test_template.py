@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import defaultdict
 from dataclasses import replace
@@ -227,11 +226,8 @@ def test_every_sentence_about_generated_boxes_is_true(record: Record) -> None:
     check_regions(record, region_captions(facts_of(record)))
 
 
-def coco_tiny() -> list[Record]:
-    root = os.environ.get("LLMDET_SAMPLES")
-    if not root:
-        pytest.skip("LLMDET_SAMPLES is not set: it names a folder with coco/coco_tiny_val")
-    data = json.loads((Path(root) / "coco/coco_tiny_val/annotations/instances_val2017.json").read_text())
+def coco_tiny(samples: Path) -> list[Record]:
+    data = json.loads((samples / "coco/coco_tiny_val/annotations/instances_val2017.json").read_text())
     names = {category["id"]: category["name"] for category in data["categories"]}
     NAMES.update({name: (article(name) + " " + name, name + "s") for name in names.values() if name not in NAMES})
     NAMES.update({"sandwich": ("a sandwich", "sandwiches"), "couch": ("a couch", "couches")})
@@ -245,9 +241,9 @@ def coco_tiny() -> list[Record]:
     return [detection(regions[i["id"]], f"coco/{i['id']}/0", (i["width"], i["height"])) for i in data["images"]]
 
 
-def test_every_sentence_about_real_coco_boxes_is_true() -> None:
+def test_every_sentence_about_real_coco_boxes_is_true(samples: Path) -> None:
     checked = 0
-    for record in coco_tiny():
+    for record in coco_tiny(samples):
         if record.boxes:
             Reader(record).check(image_caption(facts_of(record)))
             checked += 1
