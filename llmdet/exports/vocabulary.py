@@ -53,6 +53,11 @@ class Vocabulary:
         """The id of the category at an index, as `categories` has it."""
         return self._categories[index].id if self._single else index + 1
 
+    def name_at(self, index: int) -> str:
+        """The name of a category at an index, as `names` has it."""
+        known = self._categories[index]
+        return _as_published(known).name if self._single else known.name
+
     def of_source(self, source: str) -> dict[int, int]:
         """Category id to index for one source, ascending; empty for a source without categories."""
         return {key.category_id: index for key, index in self._by_key.items() if key.source == source}
