@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from llmdet.rules.sentences import mask_quotes, split_sentences
+from llmdet.rules.sentences import mask_quotes, split_with_mask
 
 _ADVERBS = r"possibly|probably|probable|maybe|perhaps|presumably|apparently|likely|potentially|conceivably|supposedly"
 _PARTICIPLES = r"(?:suggest|speculat|assum|guess|suppos|seem|indicat|hint|imply|inferr|expect)ing|appearing"
@@ -31,11 +31,19 @@ _NEGATION = re.compile(
 _QUOTING = re.compile(
     r"\b(?:reads?|reading|says?|saying|words?|spells?|written|labell?ed|titled|named|called):? ?$", re.I
 )
-_QUICK = re.compile(
-    r"possibl|probabl|maybe|perhaps|presum|appar|likel|potenti|conceiv|suppos|suggest|speculat|assum|guess|seem|indicat|"
-    r"hint|impl|infer|expect|appear|look|sound|as if|as though|tend|might|may|could|\bno\b|\bnot\b|n't",
-    re.IGNORECASE,
+# One of these words is in every hedge: a set lookup is many times faster than the patterns.
+_TRIGGERS = frozenset(
+    [*_ADVERBS.split("|"), "implying", "appearing", "inferring", "inferred", "imply", "implies", "implied"]
+    + [stem + "ing" for stem in "suggest speculat assum guess suppos seem indicat hint expect look sound".split()]
+    + [
+        stem + end
+        for stem in "suggest guess seem hint infer expect appear look sound".split()
+        for end in ("", "s", "ed")
+    ]
+    + [stem + end for stem in "speculate assume suppose indicate".split() for end in ("", "s", "d")]
+    + "guesses tend tends might may could if though no not".split()
 )
+_WORD = re.compile(r"[^\W_]+")
 
 _SEPARATOR = re.compile(r"(?<!\d),|,(?!\d)|;| - |\s*\u2014\s*| \u2013 ")
 _BE = "is are was were has have had does do did can will would be been being".split()
@@ -77,11 +85,18 @@ _LOOKS = re.compile(r"(?:seem|appear|look|sound)", re.IGNORECASE)
 
 def remove_hedges(text: str, keep_negations: bool = False) -> str:
     """The text without hedged clauses; sentences without a hedge stay as they are."""
-    if not _QUICK.search(text):
+    if not _may_hedge(text.lower()):
         return text
-    sentences = split_sentences(text)
-    kept = [_clean(sentence, keep_negations) for sentence in sentences]
-    return text if kept == sentences else " ".join(sentence for sentence in kept if sentence)
+    kept, changed = [], False
+    for sentence, masked in split_with_mask(text):
+        left = _clean(sentence, masked, keep_negations)
+        changed = changed or left != sentence
+        kept.append(left)
+    return " ".join(sentence for sentence in kept if sentence) if changed else text
+
+
+def _may_hedge(lower: str) -> bool:
+    return not _TRIGGERS.isdisjoint(_WORD.findall(lower)) or "n't" in lower
 
 
 def _hedge(piece: str, keep_negations: bool) -> re.Match[str] | None:
@@ -93,9 +108,8 @@ def _hedge(piece: str, keep_negations: bool) -> re.Match[str] | None:
     return None
 
 
-def _clean(sentence: str, keep_negations: bool) -> str:
-    masked = mask_quotes(sentence)
-    if not _QUICK.search(masked) or _hedge(masked, keep_negations) is None:
+def _clean(sentence: str, masked: str, keep_negations: bool) -> str:
+    if not _may_hedge(masked.lower()) or _hedge(masked, keep_negations) is None:
         return sentence
     body = sentence.rstrip(" .!?")
     pieces = _pieces(body, masked)

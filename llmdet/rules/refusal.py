@@ -59,8 +59,9 @@ class RejectRefusal:
     def judge(self, caption: Caption, level: Level) -> Caption | Drop | Retry:
         if marker := _MARKERS.search(caption.text):
             return lost(caption, "prompt_echo", marker[0].strip())
-        for sentence in split_sentences(mask_quotes(caption.text.replace("\u2019", "'"))):
-            if reason := self._reason(sentence[:600].lower()):
+        for sentence in split_sentences(caption.text):
+            start = sentence[:600].lower().replace("\u2019", "'")
+            if reason := self._reason(mask_quotes(start)):
                 return lost(caption, reason, sentence[:80])
         return caption
 

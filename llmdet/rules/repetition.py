@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,6 +41,10 @@ class RejectRepetition:
 
     def _loop(self, words: list[str]) -> str:
         """The first phrase that is said too often in a row, or runs of words that are mostly the same."""
+        # Whatever its size, a loop holds some run of three words `times` times: most captions end here.
+        threes = Counter(zip(words, words[1:], words[2:], strict=False))
+        if not threes or max(threes.values()) < min(self.times, 3):
+            return ""
         for size in range(1, min(self.max_phrase, len(words) // 2) + 1):
             needed = self.times + max(0, 3 - size)
             if end := _run(words, size, size * (needed - 1)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 _END = re.compile(r"(?<![.!?])[.!?]++[\"'\u201d\u2019)\]]*+(?=\s)")
@@ -15,16 +16,32 @@ _QUOTED = re.compile(
 )
 
 
-def split_sentences(text: str) -> list[str]:
+@functools.lru_cache(maxsize=8)  # the rules of a chain split the same text one after the other
+def split_sentences(text: str) -> tuple[str, ...]:
     """The sentences of a text, stripped, without empty ones; joined by spaces they hold every word of it."""
-    sentences = []
+    return tuple([sentence for sentence, _ in split_with_mask(text)])
+
+
+def split_with_mask(text: str) -> list[tuple[str, str]]:
+    """Each sentence with the same sentence masked by `mask_quotes`; both have the same length."""
+    masked = mask_quotes(text)
+    spans = []
     start = 0
-    for end in _END.finditer(text):
-        if _is_break(text, end.start(), end.end()):
-            sentences.append(text[start : end.end()].strip())
+    for end in _END.finditer(masked):
+        if _is_break(masked, end.start(), end.end()):
+            spans.append((start, end.end()))
             start = end.end()
-    sentences.append(text[start:].strip())
-    return [sentence for sentence in sentences if sentence]
+    spans.append((start, len(text)))
+    return [
+        _stripped(text, masked, first, last) for first, last in spans if not text[first:last].isspace() and last > first
+    ]
+
+
+def _stripped(text: str, masked: str, start: int, end: int) -> tuple[str, str]:
+    sentence = text[start:end]
+    lead = len(sentence) - len(sentence.lstrip())
+    sentence = sentence.strip()
+    return sentence, masked[start + lead : start + lead + len(sentence)]
 
 
 def _is_break(text: str, stop: int, after: int) -> bool:
@@ -44,7 +61,13 @@ def _is_break(text: str, stop: int, after: int) -> bool:
 
 
 def mask_quotes(text: str) -> str:
-    """The text with what stands in quotation marks replaced by underscores, so that offsets stay."""
+    """The text with what stands in quotation marks replaced by underscores: offsets stay, and so does a final stop."""
     if '"' not in text and "'" not in text and "\u201c" not in text and "\u2018" not in text:
         return text
-    return _QUOTED.sub(lambda found: "_" * len(found[0]), text)
+    return _QUOTED.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    quoted = found[0]
+    # What ends the quotation may end the sentence too.
+    return "_" * (len(quoted) - 2) + quoted[-2:] if quoted[-2:-1] in ".!?" else "_" * len(quoted)

@@ -37,7 +37,7 @@ class RequireEnd:
             return caption
         if caption.text.rstrip(_CLOSERS).endswith(_ENDS):
             return caption
-        *whole, cut = split_sentences(caption.text) or [""]
+        *whole, cut = split_sentences(caption.text) or ("",)
         kept = " ".join(whole)
         if kept and len(kept.split()) >= self.repair_share * len(caption.text.split()):
             return with_text(caption, kept)

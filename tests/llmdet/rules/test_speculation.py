@@ -110,6 +110,7 @@ def test_default_keeps_the_facts_beside_the_guess(text: str, expected: str) -> N
         'A sign reads "maybe no parking" above the door.',
         "A sign says \u201cperhaps tomorrow\u201d in red.",
         "The sign reads maybe.",
+        'A board shows "It may rain. Perhaps not." in white.',
         "A no parking sign stands on the left.",
         "A no entry sign hangs on the wall.",
         "A dog appears in the background.",
