@@ -46,7 +46,7 @@ from llmdet.sources.rows import Row, read_rows
 from llmdet.sources.source import Item, SourceInfo
 
 _KNOWN = ("id", "image", "conversations", "captions", "instances")
-_POLICIES = {"no_image", "several_images", "caption_missing", "caption_empty"}
+_POLICIES = {"no_image", "several_images", "other_images", "caption_missing", "caption_empty"}
 _SIGNATURES = {b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp"}
 
 
@@ -82,7 +82,7 @@ class Llava:
         value = row.value
         captions, turns = _captions(value)
         image = self._image(value, row.where)
-        image_id = identity(value["id"]) if value.get("id") is not None else image
+        image_id = self._image_id(value, image)
         key = record_id(self.name, image_id, row.key)
         record = Record(
             id=key,
@@ -118,6 +118,9 @@ class Llava:
         if isinstance(value, list):
             raise FieldError("several_images", f"a record has one image, got {shown(value)}")
         return text(value, "image")
+
+    def _image_id(self, row: dict[str, Any], image: str) -> str:
+        return identity(row["id"]) if row.get("id") is not None else image
 
     def _unpacked(self, stem: str, data: bytes | None) -> str:
         if data is None:

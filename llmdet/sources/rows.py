@@ -1,4 +1,4 @@
-"""Rows of annotation files: JSON lists, JSON lines, parquet, or a folder of them, streamed where the format allows.
+"""Rows of annotation files: JSON lists, and, streamed, JSON lines, parquet, tars of JSON, or a folder of such files.
 
 A row that cannot be read is handed on as the FieldError that says why; only a file of which nothing can be read is a
 FormatError. Files named `.json` that hold one object a line (as mmdet's converters write them) are read as lines.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import lzma
 import posixpath
+import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from fsspec.core import url_to_fs
 from llmdet.errors import FormatError, MissingError
 from llmdet.sources.fields import FieldError, shown
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".tar")
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
 # Rows of a parquet batch: embedded pictures make a row some 100 kB.
 _BATCH = 64
+# A photo's json has a few kB; one that claims gigabytes is cut, and refused as JSON.
+_MAX_MEMBER = 1 << 24
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 # A file whose first rows are all of another kind is of another format.
 _PATIENCE = 1000
 
@@ -85,6 +89,8 @@ def _file_rows(path: str, prefix: str) -> Iterator[Row]:
     kind = posixpath.splitext(_unpacked(path))[1]
     if kind == ".parquet":
         values = _parquet(path)
+    elif kind == ".tar":
+        values = _tar(path)
     elif kind == ".json" and not _is_lines(path):
         values = _document(path)
     else:
@@ -123,7 +129,7 @@ def read_all(url: str) -> bytes:
     with open_bytes(url) as file:
         try:
             return file.read()
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except _DAMAGE as error:
             raise FormatError(f"{url} is damaged: {error}") from error
 
 
@@ -133,7 +139,7 @@ def _is_lines(url: str) -> bool:
         try:
             line = file.readline(1 << 24)
             return isinstance(orjson.loads(line), dict)
-        except (orjson.JSONDecodeError, OSError, EOFError, zlib.error, lzma.LZMAError):
+        except (orjson.JSONDecodeError, *_DAMAGE):
             return False
 
 
@@ -144,7 +150,7 @@ def _lines(url: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
             number += 1
             try:
                 line = file.readline()
-            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            except _DAMAGE as error:
                 yield number, FieldError("file_damaged", f"nothing can be read from line {number} on: {error}")
                 return
             if not line:
@@ -158,6 +164,23 @@ def _object(line: bytes) -> dict[str, Any] | FieldError:
         return _row(orjson.loads(line))
     except orjson.JSONDecodeError as error:
         return FieldError("not_json", f"{error}: {shown(line[:80])}")
+
+
+def _tar(url: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
+    """The json files inside a tar of img2dataset, in their order, without unpacking the photos between them."""
+    number = 0
+    with open_bytes(url) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r|") as archive:
+                for member in archive:
+                    if member.isfile() and member.name.endswith(".json"):
+                        body = archive.extractfile(member)
+                        yield number, _object(body.read(_MAX_MEMBER) if body else b"")
+                        number += 1
+        except (tarfile.TarError, *_DAMAGE) as error:
+            if not number:
+                raise FormatError(f"{url} is not a tar file: {error}") from error
+            yield number, FieldError("file_damaged", f"nothing can be read from member {number} on: {error}")
 
 
 def _row(value: Any) -> dict[str, Any] | FieldError:
