@@ -7,7 +7,6 @@ that a run that was killed repeats at most the chunks in flight, and no request 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -47,7 +46,7 @@ class CaptionSettings:
     """What is asked, and in what portions."""
 
     task: Literal["image", "region", "all"] = "all"
-    chunk_images: int = 512  # images per unit of work; what a kill can cost
+    chunk_images: int = 1024  # images per unit of work; what a kill can cost
     seed: int = 0  # base of all sampling seeds
     shard: tuple[int, int] = (0, 1)  # this driver's share of the chunks: i of n
     concurrency: int | None = None  # parallel chunks; None: as many as the cluster has CPUs
@@ -246,20 +245,11 @@ class _Ask:
     root: str
 
     def __call__(self, item: Row) -> Row:
-        prompts = self.engine.prompts()
-        open_requests = [
-            (record, self._open(record, prompts))
-            for name, rows in item["rows"]
-            for record in _read(self.records, name, rows)
-        ]
-        seen: set[bytes] = set()
+        records = [record for name, rows in item["rows"] for record in _read(self.records, name, rows)]
+        wanted = self._wanted(records)
         jobs: list[Job] = []
-        totals: Counter[str] = Counter()
         entries: dict[Task, list[tuple[object, ...]]] = {task: [] for task in self.ledgers}
-        for record, requests in open_requests:
-            totals["requests"] += sum(1 for request in requests if request.id not in seen)
-            waiting = [r for r in requests if r.id not in seen and self._is_open(r)]
-            seen.update(request.id for request in requests)
+        for record, waiting in zip(records, self._still_open(wanted), strict=True):
             if waiting:
                 self._add(record, waiting, jobs, entries)
         for job, answers in zip(jobs, self.engine.answer(jobs), strict=True):
@@ -268,7 +258,7 @@ class _Ask:
         for task, rows in entries.items():
             if rows:
                 self.ledgers[task].append(self.epochs[task], item["chunk"], rows)
-        return {**totals, **_tokens(entries)}
+        return {"requests": sum(len(requests) for requests in wanted), **_tokens(entries)}
 
     def _add(self, record: Record, waiting: list[Request], jobs: list[Job], entries: dict[Task, Any]) -> None:
         try:
@@ -277,20 +267,43 @@ class _Ask:
             for request in waiting:
                 entries[request.task].append(entry(request, record.id, Answer(error=error.reason, detail=error.detail)))
 
-    def _open(self, record: Record, prompts: dict[Task, Prompt]) -> list[Request]:
-        found = []
-        for task, ledger in self.ledgers.items():
-            for request in requests_of(record, prompts[task], ledger):
-                attempt = self.asks.get(request.id, 0)
-                seed = seed_of(self.settings.seed, request.id, attempt)
-                found.append(Request(request.id, task, request.ask, attempt, seed))
-        return found
+    def _wanted(self, records: list[Record]) -> list[list[Request]]:
+        """Every request of each record; one that an earlier record has as well stays with that record."""
+        prompts = self.engine.prompts()
+        seen: set[bytes] = set()
+        wanted: list[list[Request]] = []
+        for record in records:
+            requests = [r for task, ledger in self.ledgers.items() for r in requests_of(record, prompts[task], ledger)]
+            wanted.append([request for request in requests if request.id not in seen])
+            seen.update(request.id for request in requests)
+        return wanted
 
-    def _is_open(self, request: Request) -> bool:
-        """No answer yet, or sent back by refine and not asked again since."""
-        found = _index(self.ledgers[request.task], self.epochs[request.task])
-        at = int(found.positions(ids_of([request.id]))[0])
-        return at < 0 or not bool(found.ok[at]) or int(found.attempt[at]) < request.attempt
+    def _still_open(self, wanted: list[list[Request]]) -> list[list[Request]]:
+        """Those without an answer, and those that refine sent back, with their attempt and seed."""
+        answered = self._answered([request for requests in wanted for request in requests])
+        return [
+            [
+                Request(request.id, request.task, request.ask, attempt, self._seed(request, attempt))
+                for request in requests
+                if (attempt := self.asks.get(request.id, 0)) > answered.get(request.id, -1)
+            ]
+            for requests in wanted
+        ]
+
+    def _seed(self, request: Request, attempt: int) -> int:
+        return 0 if self.engine.deterministic else seed_of(self.settings.seed, request.id, attempt)
+
+    def _answered(self, requests: list[Request]) -> dict[bytes, int]:
+        """The attempt that answered each request which has an answer."""
+        answered: dict[bytes, int] = {}
+        for task, ledger in self.ledgers.items():
+            mine = [request.id for request in requests if request.task == task]
+            found = _index(ledger, self.epochs[task])
+            if mine and len(found.ids):
+                at = found.positions(ids_of(mine))
+                good = [(i, p) for i, p in zip(mine, at.tolist(), strict=True) if p >= 0 and found.ok[p]]
+                answered.update((i, int(found.attempt[p])) for i, p in good)
+        return answered
 
 
 @lru_cache(maxsize=4)

@@ -48,7 +48,7 @@ class CaptionSection(_Section):
     engine: str = "template"
     engines: dict[str, Values] = Field(default_factory=dict)  # name -> fields of that engine
     task: Literal["image", "region", "all"] = "all"
-    chunk_images: int = Field(512, ge=1)
+    chunk_images: int = Field(1024, ge=1)
     seed: int = 0
     concurrency: int | None = None
 

@@ -14,7 +14,7 @@ from llmdet.images import open_image
 from llmdet.prompts.prompt import Prompt, Task, boxes_of
 from llmdet.prompts.template import TemplateImage, TemplateRegion
 from llmdet.record import Record
-from llmdet.template import TEMPLATE_VERSION, facts_from_json, image_caption, region_captions
+from llmdet.template import TEMPLATE_VERSION, Facts, facts_from_json, image_caption, region_captions
 from pipelines.engines.engine import Answer, Identity, Job, Request
 
 
@@ -42,11 +42,12 @@ class TemplateEngine:
             tints = _measure(job.record, job.image) if self.colours else []
         except ImageError as error:
             return [Answer(error=error.reason, detail=error.detail) for _ in job.requests]
-        return [_write(request, tints) for request in job.requests]
+        texts = {request.ask.text for request in job.requests}
+        facts = {text: facts_from_json(text, tints) for text in texts}  # both tasks ask about the same facts
+        return [_write(request, facts[request.ask.text]) for request in job.requests]
 
 
-def _write(request: Request, tints: list[str | None]) -> Answer:
-    facts = facts_from_json(request.ask.text, tints)
+def _write(request: Request, facts: Facts) -> Answer:
     if request.task == "image":
         return Answer(image_caption(facts))
     return Answer(orjson.dumps(region_captions(facts)).decode())
