@@ -199,16 +199,13 @@ def load(path: str, overrides: list[str] | None = None) -> Recipe:
 
     Raises MissingError, FormatError for what is not YAML, SettingError for what does not fit.
     """
-    text = files.read_bytes(find(path)).decode()
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(files.read_bytes(find(path)).decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise FormatError(f"{path} must be a mapping of sections (sources, caption, ...); got {type(values).__name__}")
-    for override in overrides or []:
-        _override(values, override)
-    return recipe_of(values, path)
+    return recipe_of(set_values(values, overrides or []), path)
 
 
 def recipe_of(values: Values, where: str = "recipe") -> Recipe:
@@ -219,6 +216,13 @@ def recipe_of(values: Values, where: str = "recipe") -> Recipe:
         raise SettingError(f"{where}: {first_fault(error)}") from None
     recipe.check()
     return recipe
+
+
+def set_values(values: Values, overrides: list[str]) -> Values:
+    """The values with `key.key=value` overrides applied, in place. Raises SettingError."""
+    for override in overrides:
+        _override(values, override)
+    return values
 
 
 def _override(values: Values, override: str) -> None:
@@ -232,7 +236,10 @@ def _override(values: Values, override: str) -> None:
         place = place.setdefault(key, {}) if isinstance(place, dict) else place[_number(key, override, place)]
         if not isinstance(place, dict | list):
             raise SettingError(f"--set {override}: {key} holds a plain value, so nothing can be set inside it")
-    parsed = yaml.safe_load(value)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SettingError(f"--set {override}: {value!r} cannot be read as a YAML value; put text in quotes") from None
     if isinstance(place, list):
         place[_number(last, override, place)] = parsed
     else:
