@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmdet.errors import ExtraError, FormatError
 
@@ -17,30 +18,28 @@ Row = Mapping[str, Any]
 
 
 def evaluate(truth: Mapping[str, Any], detections: Sequence[Row]) -> dict[str, float]:
-    """Figures in 0..1, unrounded, by their official names; -1 where the truth has no box of that kind.
+    """Figures in 0..1, unrounded, by their official names; see `evaluate_classes`."""
+    return evaluate_classes(truth, detections)[0]
+
+
+def evaluate_classes(truth: Mapping[str, Any], detections: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
+    """The twelve figures, and AP by the name of each category; -1 where the truth has no box of that kind.
 
     `truth` is an instances file as a dict (`images`, `annotations`, `categories`), `detections` are rows with
     `image_id`, `category_id`, `bbox` ([x, y, w, h] pixels) and `score`. Raises FormatError for anything else, and for
     detections on images that the truth does not have.
     """
-    return _figures(_run(truth, detections))
-
-
-def evaluate_classes(truth: Mapping[str, Any], detections: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
-    """What `evaluate` gives, and AP of each category by its name; -1 where the truth has no box of it."""
     run = _run(truth, detections)
-    # (IoU thresholds, recalls, categories, areas, detection limits): all areas, the largest limit
-    precision = np.asarray(run.eval["precision"])[:, :, :, 0, -1]
-    names = {row["id"]: row["name"] for row in truth["categories"]}
-    classes = {}
-    for number, category in enumerate(run.params.catIds):
-        known = precision[:, :, number][precision[:, :, number] > -1]
-        classes[names[int(category)]] = float(known.mean()) if known.size else -1.0
-    return _figures(run), classes
+    figures = {name: float(value) for name, value in zip(NAMES, run.stats, strict=False)}
+    return figures, _by_class(run.eval["precision"], run.params.catIds, truth)
 
 
-def _figures(run: Any) -> dict[str, float]:
-    return {name: float(value) for name, value in zip(NAMES, run.stats, strict=False)}
+def _by_class(precision: NDArray[np.float64], ids: Sequence[int], truth: Mapping[str, Any]) -> dict[str, float]:
+    """Mean precision over thresholds and recalls, all areas, most detections; (T, R, K, A, M) comes in."""
+    names = {category["id"]: str(category["name"]) for category in truth["categories"]}
+    by_class = np.asarray(precision)[:, :, :, 0, -1]
+    means = {names[number]: by_class[:, :, k] for k, number in enumerate(ids)}
+    return {name: float(values[values > -1].mean()) if (values > -1).any() else -1.0 for name, values in means.items()}
 
 
 def _run(truth: Mapping[str, Any], detections: Sequence[Row]) -> Any:
