@@ -37,7 +37,7 @@ def shown(value: Any, limit: int = 160) -> str:
     except (RecursionError, ValueError):
         told = f"a {type(value).__name__} too deep or too long to show"
     told = told if len(told) <= limit else told[: limit - 3] + "..."
-    return told.encode("utf-8", "backslashreplace").decode()
+    return printable(told)
 
 
 def text(value: Any, what: str) -> str:
@@ -47,6 +47,11 @@ def text(value: Any, what: str) -> str:
     if not storable(value):
         raise FieldError("text_not_unicode", f"{what} has half a surrogate pair: {shown(value)}")
     return value
+
+
+def printable(value: str) -> str:
+    """A text for an id of a reject: half surrogate pairs, as in odd file names, are spelled out."""
+    return value.encode("utf-8", "backslashreplace").decode()
 
 
 def storable(value: str) -> bool:

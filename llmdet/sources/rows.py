@@ -1,4 +1,4 @@
-"""Rows of annotation files: JSON lists, and, streamed, JSON lines, parquet, tars of JSON, or a folder of such files.
+"""Rows of annotation files: JSON lists and, streamed, JSON lines, CSV, parquet, tars of JSON; or a folder of them.
 
 A row that cannot be read is handed on as the FieldError that says why; only a file of which nothing can be read is a
 FormatError. Files named `.json` that hold one object a line (as mmdet's converters write them) are read as lines.
@@ -6,6 +6,8 @@ FormatError. Files named `.json` that hold one object a line (as mmdet's convert
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import lzma
 import posixpath
@@ -91,6 +93,8 @@ def _file_rows(path: str, prefix: str) -> Iterator[Row]:
         values = _parquet(path)
     elif kind == ".tar":
         values = _tar(path)
+    elif kind in {".csv", ".tsv"}:
+        values = _table(path, "\t" if kind == ".tsv" else ",")
     elif kind == ".json" and not _is_lines(path):
         values = _document(path)
     else:
@@ -187,6 +191,25 @@ def _row(value: Any) -> dict[str, Any] | FieldError:
     if isinstance(value, dict):
         return value
     return FieldError("row_malformed", f"a row must be an object, got {shown(value)}")
+
+
+def _table(url: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
+    """Rows of a CSV with a header, numbered from 1. Bytes that are no UTF-8 are left for the row's reader to refuse."""
+    with open_bytes(url) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter=delimiter)
+        number = 0
+        while True:
+            number += 1
+            try:
+                row = next(reader)
+                yield number, row if None not in row else FieldError("row_malformed", f"too many fields: {shown(row)}")
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield number, FieldError("row_malformed", f"not CSV: {error}")
+            except _DAMAGE as error:
+                yield number, FieldError("file_damaged", f"nothing can be read from row {number} on: {error}")
+                return
 
 
 def _document(url: str) -> Iterator[tuple[int, dict[str, Any] | FieldError]]:
