@@ -57,4 +57,6 @@ def _adjoins(word: str) -> bool:
 def complete(clause: str) -> bool:
     """Whether the words stand as a clause: a finite verb, and no end that asks for more."""
     words = clause.lower().split()
-    return len(words) > 1 and bool(verb_at(clause)) and words[-1].strip("'\"") not in _OPEN_ENDS
+    # A piece after a comma may begin with its verb: ", are playing in a hall".
+    verb = bool(verb_at(clause)) or (clause[:1].isspace() and len(words) > 0 and words[0] in VERBS)
+    return len(words) > 1 and verb and words[-1].strip("'\"") not in _OPEN_ENDS

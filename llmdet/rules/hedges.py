@@ -20,7 +20,8 @@ _FINITE = (
 )
 _PLACE = r"in|on|at|behind|beside|near|next|between|above|below|under|through|within|along|across|throughout|over|out"
 _HEDGE = re.compile(
-    rf"\b(?:{_ADVERBS}|{_PARTICIPLES}|(?!hints? of\b)(?:{_FINITE})|appear(?:s|ed)?(?! (?:{_PLACE})\b)|"
+    rf"\b(?:(?:(?:most|very|quite) )?(?:{_ADVERBS})|{_PARTICIPLES}|"
+    rf"(?!hints? of\b)(?:{_FINITE})|appear(?:s|ed)?(?! (?:{_PLACE})\b)|"
     r"(?:look|sound)(?:s|ed|ing)? (?:like|as (?:if|though))|as (?:if|though)|tends? (?:not )?to|"
     r"(?:might|may|could) (?:be|have|also|indicate|suggest|represent|belong|serve))\b",
     re.IGNORECASE,
@@ -156,6 +157,8 @@ def _hangs(piece: str, at: int) -> bool:
         return True
     if at == 0:  # an opening phrase: "Possibly waiting for a bus, a man stands."
         return words[0].lower() in PREPOSITIONS or (bool(_HANGING.match(piece.strip())) and not verb_at(piece))
+    if words[0].lower() in VERBS:  # "Two men, one in red, are playing": the verb of the first piece
+        return False
     if re.match(r"\s*(?:and|but|while) (?:a|an|the|there|it|he|she|they)\b", piece, re.I):
         return True
     return bool(_HANGING.match(piece.strip())) or words[0].lower() in PREPOSITIONS or not verb_at(piece)
@@ -187,7 +190,7 @@ def _fact(piece: str, hidden: str, hedge: re.Match[str], subject: bool) -> str:
         for found in _CONNECTOR.finditer(hidden, 0, hedge.start())
         if found[0] not in (" and", " or", " but") or _begins_clause(hidden, found.end(), hedge.start())
     ]
-    if re.fullmatch(rf"{_PARTICIPLES}|{_ADVERBS}|as (?:if|though)", hedge[0], re.IGNORECASE):
+    if re.fullmatch(rf"{_PARTICIPLES}|(?:\w+ )?(?:{_ADVERBS})|as (?:if|though)", hedge[0], re.IGNORECASE):
         cuts.append(hedge.start())
     for cut in reversed(cuts[-8:]):
         last = _last_clause(piece[:cut])

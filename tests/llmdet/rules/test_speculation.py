@@ -98,6 +98,12 @@ DEFAULT = [
     ("A car is on the tracks and may or may not have been hit.", "A car is on the tracks."),
     ("Here are two girls, talking to each other, or maybe texting.", "Here are two girls, talking to each other."),
     ("a dog that looks like a wolf", "a dog"),
+    ("People are gathered together most likely waiting.", "People are gathered together."),
+    (
+        "Two men, one in red, are playing in a hall which appears to be old.",
+        "Two men, one in red, are playing in a hall.",
+    ),
+    ("A group of people, some sitting, seem to be glad, as there are streamers.", ""),
     ("An old, perhaps homeless, man is sitting at a table.", "An old man is sitting at a table."),
     ("A lady (but with no hat) and a guy are in a court.", "A lady and a guy are in a court."),
     ("Regarding the street, the presence of plants, bicycles, and cars suggests order.", ""),
