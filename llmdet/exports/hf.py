@@ -113,8 +113,11 @@ def _schema(images: Literal["none", "copy"]) -> pa.Schema:
 
 def _by_split(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Rows of each split, which Hugging Face wants to be called by word characters."""
-    for split in pc.unique(batch.column("split")).to_pylist():
-        yield re.sub(r"\W+", "_", split) or "train", batch.filter(pc.equal(batch.column("split"), split))
+    splits = batch.column("split").dictionary_encode()
+    names = [re.sub(r"\W+", "_", split or "") or "train" for split in splits.dictionary.to_pylist()]
+    column = pa.array(names, pa.string()).take(splits.indices)
+    for name in dict.fromkeys(names):
+        yield name, batch.filter(pc.equal(column, name))
 
 
 def _slices(batch: pa.RecordBatch, size: int | None) -> Iterator[pa.RecordBatch]:

@@ -79,10 +79,10 @@ class LabelStudio(ByRecord):
 def _rectangle(record: Record, box: Box, number: str, label: str) -> dict[str, Any]:
     x1, y1, x2, y2 = box.xyxy
     value = {
-        "x": x1 / record.width * 100,
-        "y": y1 / record.height * 100,
-        "width": (x2 - x1) / record.width * 100,
-        "height": (y2 - y1) / record.height * 100,
+        "x": x1 * 100 / record.width,
+        "y": y1 * 100 / record.height,
+        "width": (x2 - x1) * 100 / record.width,
+        "height": (y2 - y1) * 100 / record.height,
         "rotation": 0,
         "rectanglelabels": [label],
     }

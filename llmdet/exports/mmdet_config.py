@@ -59,7 +59,7 @@ class MmdetConfig:
         return files.absolute(addresses.pop()).rstrip("/") + "/"
 
     def _text(self, root: str, pictures: str) -> str:
-        label_map = "'label_map.json'" if self.form == "od" else "None  # lines with a text of their own"
+        label_map = "'label_map.json'" if self.form == "od" else "None"
         load_from = f"\nload_from = {self.load_from!r}" if self.load_from else ""
         return f"""# MM-Grounding-DINO on ODVG lines written by llmdet-data. Train with: mim train mmdet THIS_FILE
 _base_ = {self.base!r}
@@ -78,7 +78,7 @@ train_dataloader = dict(
         type='ODVGDataset',
         data_root=data_root,
         ann_file='odvg.jsonl',
-        label_map_file={label_map},
+        label_map_file={label_map},  # None: each line has a text of its own
         data_prefix=dict(img={pictures!r}),
         filter_cfg=dict(filter_empty_gt=False),
         pipeline={{{{_base_.train_pipeline}}}},

@@ -3,9 +3,9 @@
     shard-000000.tar:   000000000.jpg   000000000.json   000000001.jpg   000000001.json ...
 
 The JSON is the whole record: `{"id": "coco/9/0", "image": "000000000009.jpg", "text": ..., "regions":
-[{"phrases": [...], "spans": [[0, 5]], "boxes": [{"xyxy": [...], ...}]}], "captions": [...], ...}`; `read` gives the same
-Record back. Keys count records over all shards. Time stamps and owners are zero, so the same records give the same
-bytes. Loses nothing; a picture that is missing leaves its JSON alone and is counted.
+[{"phrases": [...], "spans": [[0, 5]], "boxes": [{"xyxy": [...], ...}]}], "captions": [...], ...}`; `read` gives the
+same Record back. Keys count records over all shards. Time stamps and owners are zero, so the same records give the
+same bytes. Loses nothing; a picture that is missing leaves its JSON alone and is counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import fsspec
 import orjson
@@ -35,7 +35,7 @@ class WebDataset:
     cannot_hold: ClassVar[str] = "WebDataset shards hold the whole record"
 
     split: str | None = None
-    images: str = "copy"  # "none": JSON only
+    images: Literal["copy", "none"] = "copy"  # "none": JSON only
     shard_records: int = 5000
 
     def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from llmdet.record import Box, Caption, Link, Provenance, Record, Region
 from llmdet.sources.source import Category, SourceInfo
+
+# Drawing a record takes a hundredth of a second; a folder that all examples write to is meant.
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 LMM = Provenance("lmm", "image.detailed@2", "ab", "Qwen/Qwen2-VL", "main", "vllm", "0.27", '{"temperature":0.7}')
 

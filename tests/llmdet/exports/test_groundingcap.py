@@ -1,11 +1,14 @@
 import json
+import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmdet.exports.groundingcap import GroundingCap
 from llmdet.record import Box, Caption, Record, Region, to_batch
-from tests.llmdet.example_records import FULL, SENTENCE, records
+from llmdet.sources.odvg import Odvg as OdvgSource
+from tests.llmdet.example_records import FULL, SENTENCE, few, records
 
 
 def test_line_has_upstreams_keys_in_upstreams_order() -> None:
@@ -69,6 +72,7 @@ def test_captions_stay_with_their_boxes_when_a_crowd_box_is_left_out() -> None:
     assert (region["bbox"], region["captions"]) == ([[1.0, 1.0, 5.0, 5.0], [2.0, 2.0, 6.0, 6.0]], [None, "small"])
 
 
+@few
 @given(st.lists(records(), max_size=4))
 def test_captions_and_tags_parse_back(many: list[Record]) -> None:
     lines = GroundingCap().encode(to_batch(many)).decode().split("\n")[:-1]
@@ -81,3 +85,16 @@ def test_captions_and_tags_parse_back(many: list[Record]) -> None:
         for region, boxes in zip(row["grounding"]["regions"], [boxes for boxes in kept if boxes], strict=True):
             texts = [box.caption.text if box.caption else None for box in boxes]
             assert region.get("captions", [None] * len(boxes)) == texts
+
+
+def test_upstreams_row_goes_in_and_out_unchanged(samples: Path) -> None:
+    row = samples / "quoted_rows/instances_train2017_vg_merged6_quoted_row.jsonl"
+    items = list(OdvgSource(annotations=str(row), images="").read())
+    out = GroundingCap().encode(to_batch([item for item in items if isinstance(item, Record)]))
+    assert out.rstrip() == without_white_space(row.read_bytes())
+
+
+def without_white_space(data: bytes) -> bytes:
+    """JSON without the white space between its tokens, all other bytes as they are."""
+    tokens = re.compile(rb'"(?:[^"\\]|\\.)*"|[^"\s]+')
+    return b"".join(tokens.findall(data))

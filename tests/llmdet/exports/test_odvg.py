@@ -10,7 +10,7 @@ from llmdet.exports.odvg import Odvg
 from llmdet.record import Box, Record, Region, to_batch
 from llmdet.sources.coco import Coco
 from llmdet.sources.source import Category, SourceInfo
-from tests.llmdet.example_records import FULL, PETS, SENTENCE, records
+from tests.llmdet.example_records import FULL, PETS, SENTENCE, few, records
 
 
 def rows(data: bytes) -> list[dict]:
@@ -130,6 +130,7 @@ def boxes_of(row: dict) -> list[tuple]:
     return found
 
 
+@few
 @given(st.lists(records(), max_size=4))
 def test_lines_parse_back_to_the_same_boxes_phrases_and_spans(many: list[Record]) -> None:
     parsed = rows_by_end_of_line(Odvg().encode(to_batch(many)))
@@ -154,6 +155,7 @@ def test_lines_parse_back_to_the_same_boxes_phrases_and_spans(many: list[Record]
         }
 
 
+@few
 @given(st.lists(records("detection"), max_size=4))
 def test_instances_parse_back_to_the_same_boxes_and_labels(many: list[Record]) -> None:
     names = {2: (0, "cat"), 7: (1, "dog"), 9: (2, "tv")}
