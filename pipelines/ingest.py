@@ -7,12 +7,13 @@ orientation that fits, validate every record, and write.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
+from fsspec.core import url_to_fs
 
 from llmdet import files, images, rejects, validate
 from llmdet.errors import ImageError, LlmdetError, MissingError
@@ -21,7 +22,14 @@ from llmdet.rejects import Reject
 from llmdet.sources.source import Source
 from llmdet.workspace import Workspace, fingerprint
 from pipelines.cluster import cluster
+from pipelines.lease import hold
 from pipelines.parts import Outcome, Packed, PartOutput, Progress, Row, StageTables, collect, failure, outcome_of
+
+
+# Fields of sources that name a file or folder which is read as a whole; photos are too many to look at each time.
+INPUTS = frozenset(
+    {"annotations", "lists", "label_map", "instances", "tree", "classes", "labels", "image_data", "corrections"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +62,17 @@ def ingest(
     done = tables.done()
     if done:
         return outcome_of(done.counts, done.counts["seconds"], skipped=True)
-    with cluster():
+    with hold(tables.table.url) as held, cluster():
         rows = collect(
             _dataset(source, settings).map(Packed(_Check(tables, settings, _images(source)))), None, progress
         )
-    info = next(row["info"] for row in rows if row["info"])
-    return tables.commit(
-        [row for row in rows if row["index"] >= 0],
-        started=started,
-        settings={**asdict(settings), "source": _describe(source)},
-        info=info,
-    )
+        held.check()
+        return tables.commit(
+            [row for row in rows if row["index"] >= 0],
+            started=started,
+            settings={**asdict(settings), "source": _describe(source)},
+            info=next(row["info"] for row in rows if row["info"]),
+        )
 
 
 def _images(source: Source) -> str:
@@ -72,22 +80,44 @@ def _images(source: Source) -> str:
 
 
 def _describe(source: Source) -> dict[str, Any]:
-    """A source's whole configuration, with the class that reads it and the size of its file.
+    """A source's whole configuration, with the class that reads it and the state of its files.
 
-    The size stands for the content: a corrected annotation file is a new input.
+    Sizes and times stand for the content: a corrected annotation file is a new input.
     """
-    values = asdict(source)  # type: ignore[call-overload]
-    return {"reader": type(source).__name__, **values, "bytes": _size(values.get("annotations"))}
+    values = _plain(asdict(source))  # type: ignore[call-overload]
+    return {"reader": type(source).__name__, **values, "files": dict(_inputs(values))}
 
 
-def _size(url: str | None) -> str:
-    from fsspec.core import url_to_fs
+def _plain(value: Any) -> Any:
+    """JSON values; a function (a token counter) stands by its name."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else value
 
-    if not url:
+
+def _inputs(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(address, state) of every file or folder that a source reads, those of the sources inside it too."""
+    for name, value in values.items():
+        if isinstance(value, str) and name in INPUTS:
+            yield value, _state(value)
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _inputs(inner)
+
+
+def _state(url: str) -> str:
+    """Size and time of a file; of a folder: how many files, their size together, and a hash of all of it."""
+    if not url or not files.exists(url):
         return ""
     fs, path = url_to_fs(url)
-    facts = fs.info(path)
-    return f"{facts.get('size')}|{facts.get('mtime') or facts.get('ETag') or facts.get('LastModified') or ''}"
+    found = fs.find(path, detail=True) if fs.isdir(path) else {path: fs.info(path)}
+    facts = [
+        [name.removeprefix(path), one.get("size"), str(one.get("mtime") or one.get("ETag") or one.get("LastModified"))]
+        for name, one in sorted(found.items())
+    ]
+    return f"{len(facts)} files, {sum(size or 0 for _, size, _ in facts)} bytes, {fingerprint(facts)}"
 
 
 def _require(source: Source, settings: IngestSettings) -> None:
@@ -118,6 +148,7 @@ def _dataset(source: Source, settings: IngestSettings) -> Any:
     return ray.data.read_datasource(SourceParts(), override_num_blocks=1, num_cpus=0.5)
 
 
+MAX_SIDE = 2**31 - 1  # pixels that the schema can hold
 _PART = pa.schema(
     [("index", pa.int32()), ("records", pa.large_binary()), ("rejects", pa.large_binary()), ("info", pa.string())]
 )
@@ -140,8 +171,12 @@ def _parts(source: Source, settings: IngestSettings) -> Iterator[pa.Table]:
         if isinstance(item, Reject):
             left_out.append(item)
             continue
-        records.append(item)
         taken += 1
+        if max(item.width, item.height) > MAX_SIDE:  # before Arrow refuses the whole part for it
+            size = f"{item.width}x{item.height}"
+            left_out.append(Reject(item.id, "record", "fault", "ingest", "size_too_large", size))
+        else:
+            records.append(item)
         full = len(records) == settings.part_rows
         if full:
             yield _part(index, records, left_out)

@@ -21,16 +21,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmdet import files
+from llmdet.attaching import AttachSettings
 from llmdet.errors import FormatError, MissingError, SettingError
 from llmdet.exports import Exporter
+from llmdet.joining import SameImage
 from llmdet.rules.chain import DEFAULT_CHAIN, RULES, Rule
 from llmdet.sources import SOURCES
+from llmdet.sources.attached import Attached
+from llmdet.sources.joined import Joined
 from llmdet.sources.source import Source
 from pipelines.caption import CaptionSettings
 from pipelines.engines import ENGINES
 from pipelines.engines.engine import Engine
 from pipelines.export import exporter_of
-from pipelines.ingest import IngestSettings
+from pipelines.ingest import INPUTS, IngestSettings
 from pipelines.merge import MergeSettings
 from pipelines.refine import RefineSettings
 from pipelines.settings import build, first_fault
@@ -156,7 +160,30 @@ class Recipe(_Section):
 
 
 def source_of(name: str, values: Values, data_root: str = "") -> Source:
-    """The reader of a source with its fields checked; its paths are below `data_root`. Raises SettingError."""
+    """The reader of a source with its fields checked; its paths are below `data_root`. Raises SettingError.
+
+    Beside the reader's own fields: `format` (the reader, where the name is another), `attach` ({format: fields} of
+    sources whose captions and phrases go to this one's photos) and `join: same_image` (with `joining`: fields of
+    llmdet.joining.SameImage).
+    """
+    own = dict(values)
+    attach, join, joining = own.pop("attach", None), own.pop("join", "none"), own.pop("joining", {})
+    source = _reader(name, own, data_root)
+    if attach:
+        choices = {giver: fields.get("caption", "source") for giver, fields in attach.items()}
+        rest = {giver: {k: v for k, v in fields.items() if k != "caption"} for giver, fields in attach.items()}
+        images = {"images": getattr(source, "images", "")}
+        givers = tuple(_reader(giver, {**images, **fields}, data_root) for giver, fields in rest.items())
+        settings = build(AttachSettings, {"caption": choices}, f"sources.{name}.attach")
+        source = Attached(base=source, givers=givers, settings=settings)
+    if join not in ("none", "same_image"):
+        raise SettingError(f"sources.{name}.join must be none or same_image; got {join!r}")
+    if join == "same_image":
+        source = Joined(base=source, rule=build(SameImage, joining, f"sources.{name}.joining"))
+    return source
+
+
+def _reader(name: str, values: Values, data_root: str) -> Source:
     options = dict(values)
     format = options.pop("format", name)
     if format not in SOURCES:
@@ -167,7 +194,7 @@ def source_of(name: str, values: Values, data_root: str = "") -> Source:
     return build(SOURCES[format], {"name": name, **options}, f"sources.{name}")
 
 
-_PATHS = {"annotations", "images", "sentences", "splits", "label_map", "instances", "tree", "classes", "captions"}
+_PATHS = INPUTS | {"images"}
 
 
 def below(root: str, path: str) -> str:

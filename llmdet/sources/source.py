@@ -31,6 +31,7 @@ class SourceInfo:
     address: str
     images: str  # address of the image folder that record paths are relative to
     categories: tuple[Category, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)  # what was counted while reading
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
