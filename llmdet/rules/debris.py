@@ -33,6 +33,13 @@ _TAIL = re.compile(
     r"would you like)\b[^\n]{0,200}$",
     re.I,
 )
+# Text without any of these has nothing to clean: most captions need no other pattern.
+_SUSPECT = re.compile(
+    r"[*_`#<>\[\]|:]|---|===|  |^[\s\-+(\d]|\s$|"
+    r"^(?:sure|certainly|of course|absolutely|okay|ok|here|below|this|the following)\b|"
+    r"\b(?:let me know|feel free|if you|is there any|i hope|would you)\b",
+    re.I,
+)
 _END = (".", "!", "?", ":", ";", ",", "\u2026", '"', "\u201d")
 
 
@@ -56,6 +63,8 @@ class CleanDebris:
 
 def clean_debris(text: str, sentences: bool = True, preambles: bool = True) -> str:
     """The text without what is not language. `sentences`: give list items a full stop."""
+    if text.isascii() and text.isprintable() and not _SUSPECT.search(text):
+        return text
     text = _LINK.sub(r"\1", _TAG.sub(" ", _FENCE.sub("", _ENDINGS.sub(" ", _plain(text)))))
     text = _MARKS.sub("", text)
     if preambles and sentences:

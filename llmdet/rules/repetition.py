@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -42,8 +43,10 @@ class RejectRepetition:
     def _loop(self, words: list[str]) -> str:
         """The first phrase that is said too often in a row, or runs of words that are mostly the same."""
         # Whatever its size, a loop holds some run of three words `times` times: most captions end here.
+        if len(words) < 2 + min(self.times, 3):
+            return ""
         threes = Counter(zip(words, words[1:], words[2:], strict=False))
-        if not threes or max(threes.values()) < min(self.times, 3):
+        if max(threes.values()) < min(self.times, 3):
             return ""
         for size in range(1, min(self.max_phrase, len(words) // 2) + 1):
             needed = self.times + max(0, 3 - size)
@@ -76,9 +79,6 @@ class RejectRepetition:
 
 def _run(words: list[str], size: int, needed: int) -> int:
     """The end of the first stretch of `needed` words that each equal the word `size` before; 0 for none."""
-    same = 0
-    for at, (word, before) in enumerate(zip(words[size:], words, strict=False), start=size + 1):
-        same = same + 1 if word == before else 0
-        if same >= needed:
-            return at
-    return 0
+    same = bytes(map(operator.eq, words[size:], words))  # one byte a word: found at the speed of C
+    at = same.find(b"\x01" * needed)
+    return at + needed + size if at >= 0 else 0
