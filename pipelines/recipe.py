@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -44,6 +44,9 @@ Values = dict[str, Any]
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=_Section)
 
 
 class CaptionSection(_Section):
@@ -237,12 +240,17 @@ def load(path: str, overrides: list[str] | None = None) -> Recipe:
 
 def recipe_of(values: Values, where: str = "recipe") -> Recipe:
     """A checked recipe. Raises SettingError."""
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise SettingError(f"{where}: {first_fault(error)}") from None
+    recipe = section_of(Recipe, values, where)
     recipe.check()
     return recipe
+
+
+def section_of(kind: type[S], values: Values, where: str) -> S:
+    """A recipe or one section of it, checked. Raises SettingError."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(f"{where}: {first_fault(error)}") from None
 
 
 def set_values(values: Values, overrides: list[str]) -> Values:

@@ -1,0 +1,331 @@
+"""ingest, caption, refine, merge, export, report: one stage each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cli import options
+from cli.screen import Screen, screen
+
+if TYPE_CHECKING:
+    from llmdet.workspace import Workspace
+    from pipelines.engines.engine import Engine
+    from pipelines.parts import Outcome
+    from pipelines.recipe import Values
+
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the reader; the value as YAML.")
+]
+LAYOUT = "groundingcap_1m"  # the recipe that says where each source lies below the data root
+
+
+def ingest(
+    source: options.NewSource,
+    annotations: options.Annotations = None,
+    images: options.Images = None,
+    format: options.Format = None,
+    set: Set = None,
+    recipe: Annotated[str | None, typer.Option(help="Take the reader's fields from its sources.")] = None,
+    check: Annotated[
+        Literal["decode", "header", "skip"], typer.Option(help="How photos are checked: skip opens none.")
+    ] = "decode",
+    orientation: Annotated[
+        Literal["stored", "applied"], typer.Option(help="EXIF rotation: applied for photos of one's own.")
+    ] = "stored",
+    limit: options.Limit = None,
+    data_root: options.DataRoot = None,
+    max_faults: options.MaxFaults = 0.05,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Read annotations and check their photos: records/SOURCE.
+
+    \b
+    llmdet-data ingest --source coco --annotations instances_val2017.json --images val2017
+    llmdet-data ingest --source mine --format odvg --annotations mine.jsonl --images photos --set label_map=names.json
+    """
+    with screen("ingest", workspace, as_json) as out:
+        values = _reader(source, recipe, format=format, annotations=annotations, images=images)
+        settings = {"images": check, "orientation": orientation, "limit": limit}
+        _ingest(out, source, _set(values, set), data_root, settings, max_faults)
+
+
+def caption(
+    source: options.NewSource,
+    engine: Annotated[
+        str | None, typer.Option("--engine", "-e", help="Who answers.", autocompletion=options.complete_engine)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id or folder of the model.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible endpoint.")] = None,
+    task: Annotated[Literal["image", "region", "all"], typer.Option(help="What is described.")] = "all",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="This driver's share: 0/4 to 3/4, side by side.")] = "0/1",
+    seed: Annotated[int, typer.Option(help="Base of all sampling seeds.")] = 0,
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the engine; the value as YAML.")
+    ] = None,
+    annotations: options.Annotations = None,
+    images: options.Images = None,
+    format: options.Format = None,
+    recipe: Annotated[str | None, typer.Option(help="Take the reader's fields from its sources.")] = None,
+    limit: options.Limit = None,
+    data_root: options.DataRoot = None,
+    max_faults: options.MaxFaults = 0.05,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Ask an engine for captions of images and boxes, ingesting first where that was not done.
+
+    Started again it asks only what has no answer yet.
+    """
+    with screen("caption", workspace, as_json) as out:
+        from llmdet.workspace import Workspace
+        from pipelines.caption import CaptionSettings
+        from pipelines.caption import caption as ask
+        from pipelines.cluster import cluster
+
+        place = Workspace.at(workspace)
+        answers = _engine(engine, model=model, base_url=base_url, overrides=set)
+        settings = CaptionSettings(task=task, seed=seed, shard=_shard(shard))
+        with cluster():
+            if any((annotations, images, format, recipe, limit)) or not place.records(source).manifest():
+                values = _reader(source, recipe, format=format, annotations=annotations, images=images)
+                _ingest(out, source, values, data_root, {"limit": limit}, max_faults)
+                out.result = {"ingest": out.result}
+            with out.watch(f"caption {source}") as progress:
+                outcome = ask(place, source, answers, settings, progress)
+        _show_stage(out, f"caption {source}", outcome, max_faults)
+        out.shown.append(f"  {outcome.answered} of {outcome.requests} requests answered")
+        names = ("requests", "answered", "prompt_tokens", "cached_tokens", "answer_tokens", "ledgers")
+        out.result |= {name: getattr(outcome, name) for name in names}
+
+
+def refine(
+    source: options.Ingested = None,
+    recipe: Annotated[str | None, typer.Option(help="Take the chain of rules from this recipe.")] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="max_attempts, source_captions or rules.NAME.FIELD."),
+    ] = None,
+    max_faults: options.MaxFaults = 0.05,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Clean captions and check them against their boxes: captions/SOURCE."""
+    with screen("refine", workspace, as_json) as out:
+        from pipelines.recipe import RefineSection, load, section_of, set_values
+        from pipelines.refine import refine as clean
+
+        place = _place(workspace)
+        values = load(recipe).refine.model_dump(exclude_none=True) if recipe else {}
+        settings = section_of(RefineSection, set_values(values, set or []), "refine").settings()
+        found = {}
+        for name in [source] if source else _ingested(place):
+            with out.watch(f"refine {name}") as progress:
+                found[name] = clean(place, name, settings, progress)
+        _show_stages(out, "refine", found, max_faults)
+        out.result["asks"] = sum(outcome.asks for outcome in found.values())
+        if out.result["asks"]:
+            out.shown.append(f"  {out.result['asks']} answers were sent back: run caption, then refine again")
+
+
+def merge(
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="order, caps.SOURCE or splits.NAME; the value as YAML."),
+    ] = None,
+    max_faults: options.MaxFaults = 0.05,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Put all sources into one table: groundingcap."""
+    with screen("merge", workspace, as_json) as out:
+        from pipelines.merge import MergeSettings
+        from pipelines.merge import merge as join
+        from pipelines.recipe import set_values
+        from pipelines.settings import build
+
+        settings = build(MergeSettings, set_values({}, set or []), "merge")
+        with out.watch("merge") as progress:
+            outcome = join(_place(workspace), settings, progress)
+        _show_stage(out, "merge", outcome, max_faults)
+
+
+def export(
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="What is written.", autocompletion=options.complete_export)
+    ],
+    to: Annotated[
+        str | None, typer.Option("--out", "-o", help="Folder or URL.", show_default="exports/FORMAT in the workspace")
+    ] = None,
+    source: options.Ingested = None,
+    form: Annotated[str | None, typer.Option(help="Of odvg: vg, or od for detection lines with a label map.")] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A field of the exporter; the value as YAML."),
+    ] = None,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the merged records, or those of one source, in a format that others read."""
+    with screen("export", workspace, as_json) as out:
+        from dataclasses import asdict
+
+        from llmdet.files import absolute
+        from pipelines.export import export as write
+        from pipelines.export import exporter_of
+        from pipelines.recipe import set_values
+
+        place = _place(workspace)
+        exporter = exporter_of(format, set_values({"form": form} if form else {}, set or []))
+        with out.watch(f"export {format}"):
+            outcome = write(place, exporter, absolute(to) if to else place.path("exports", format), source)
+        out.result = asdict(outcome)
+        out.shown.append(f"{outcome.records} records with {outcome.boxes} boxes in {outcome.out}")
+        out.shown += [f"  {name}" for name in outcome.files[:8]]
+        if len(outcome.files) > 8:
+            out.shown.append(f"  and {len(outcome.files) - 8} more files")
+        if outcome.lost:
+            lost = ", ".join(f"{count} {what}" for what, count in outcome.lost.items())
+            out.note(f"note: {outcome.cannot_hold} Left out here: {lost}")
+
+
+def report(
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
+    gallery: Annotated[int, typer.Option(min=0, help="Records that are shown with their photo.")] = 24,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Write one HTML page about everything in the workspace: counts, drops, captions, photos, training."""
+    with screen("report", workspace, as_json) as out:
+        from dataclasses import asdict
+
+        from pipelines.report import ReportSettings
+        from pipelines.report import report as write
+
+        with out.watch("report"):
+            outcome = write(_place(workspace), ReportSettings(title=title, gallery=gallery))
+        out.result = asdict(outcome)
+        out.shown.append(f"{outcome.records} records: open {outcome.report}")
+
+
+# --- shared --------------------------------------------------------------------------------------------------------
+
+
+def _place(workspace: str) -> Workspace:
+    from llmdet.workspace import Workspace
+
+    return Workspace.at(workspace)
+
+
+def _ingested(workspace: Workspace) -> list[str]:
+    from llmdet.errors import MissingError
+
+    names = workspace.sources()
+    if not names:
+        raise MissingError(f"no records in {workspace.url}; run: llmdet-data ingest")
+    return names
+
+
+def _set(values: Values, overrides: list[str] | None) -> Values:
+    from pipelines.recipe import set_values
+
+    return set_values(values, overrides or [])
+
+
+def _reader(source: str, recipe: str | None, **given: str | None) -> Values:
+    """The fields of a reader: those of a recipe (the default layout, where it names the source), then the options."""
+    from llmdet.errors import SettingError
+    from pipelines.recipe import load, workflows
+
+    known = recipe or (LAYOUT if (workflows() / f"{LAYOUT}.yaml").is_file() else None)
+    sources = load(known).sources if known else {}
+    if recipe and source not in sources:
+        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(sources)}")
+    return {**sources.get(source, {}), **{key: value for key, value in given.items() if value is not None}}
+
+
+def _ingest(
+    out: Screen, source: str, values: Values, data_root: str | None, settings: dict[str, Any], max_faults: float
+) -> None:
+    from pipelines.ingest import IngestSettings
+    from pipelines.ingest import ingest as read
+    from pipelines.recipe import source_of
+    from pipelines.settings import build
+
+    reader = source_of(source, values, data_root or "")
+    chosen = build(IngestSettings, {key: value for key, value in settings.items() if value is not None}, "ingest")
+    with out.watch(f"ingest {source}") as progress:
+        outcome = read(_place(out.workspace or ""), reader, chosen, progress)
+    _show_stage(out, f"ingest {source}", outcome, max_faults)
+
+
+def _engine(name: str | None, model: str | None, base_url: str | None, overrides: list[str] | None) -> Engine:
+    """The engine that was named; without a name vLLM where there is a GPU for it."""
+    from llmdet.errors import SettingError
+    from pipelines.doctor import gpus
+    from pipelines.engines import ENGINES
+    from pipelines.recipe import engine_of
+
+    if name is None:
+        if "vllm" not in ENGINES or not gpus():
+            raise SettingError(f"no GPU here and no --engine said; there are: {', '.join(sorted(ENGINES))}")
+        name = "vllm"
+    given = {key: value for key, value in (("model", model), ("base_url", base_url)) if value is not None}
+    return engine_of(name, _set(given, overrides))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from llmdet.errors import SettingError
+
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise SettingError(f"--shard must be I/N with I from 0 to N - 1, such as 0/4; got {text!r}")
+    return int(number), int(count)
+
+
+def _show_stages(out: Screen, stage: str, found: dict[str, Any], max_faults: float) -> None:
+    """The same for several sources: totals, and each source under `sources`."""
+    each = {}
+    for name, outcome in found.items():
+        before, out.result = out.result, {}
+        _show_stage(out, f"{stage} {name}", outcome, max_faults)
+        each[name] = out.result
+        out.result = _added(before, out.result)
+    out.result["sources"] = each
+
+
+def _added(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    if not a:
+        return b
+    counts = {
+        key: {name: a[key].get(name, 0) + b[key].get(name, 0) for name in a[key] | b[key]}
+        for key in ("rejects", "faults")
+    }
+    return {"records": a["records"] + b["records"], **counts, "skipped": a["skipped"] and b["skipped"]}
+
+
+def _show_stage(out: Screen, name: str, outcome: Outcome, max_faults: float) -> None:
+    """Counts as one line, or two where something was left out."""
+    from pipelines.run import too_many
+
+    known = (
+        " (was done before with the same inputs and settings)" if outcome.skipped else f" in {outcome.seconds:.1f} s"
+    )
+    out.shown.append(f"{name}: {outcome.records} records{known}")
+    if outcome.rejects:
+        out.shown.append(f"  left out: {', '.join(f'{count} {reason}' for reason, count in outcome.rejects.items())}")
+    if outcome.faults:
+        out.shown.append(
+            f"  of these faults: {', '.join(f'{count} {reason}' for reason, count in outcome.faults.items())}"
+        )
+    over = too_many(name, outcome, max_faults)
+    if over:
+        out.too_many_faults.append(over)
+    out.result |= {
+        "records": outcome.records,
+        "rejects": outcome.rejects,
+        "faults": outcome.faults,
+        "skipped": outcome.skipped,
+    }

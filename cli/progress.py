@@ -1,0 +1,104 @@
+"""Progress on standard error: bars with time left on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from pipelines.parts import Progress as Report
+
+_LINE_EVERY_S = 10.0
+
+
+def bars_or_lines() -> Bars | Lines:
+    """Bars where a person looks, lines where a file is written."""
+    console = Console(stderr=True)
+    return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines()
+
+
+class Bars:
+    """One bar a stage; those that are done stay above with their time."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            SpinnerColumn(finished_text="[green]done"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bars.start()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Report]:
+        task = self._bars.add_task(name, total=None, left="")
+
+        def report(done: int, total: int | None) -> None:
+            self._bars.update(task, completed=done, total=total, left="left" if total else "")
+
+        yield report
+        self._finish(task)
+
+    def _finish(self, task: TaskID) -> None:
+        shown = next(one for one in self._bars.tasks if one.id == task)
+        done = max(1, int(shown.total or shown.completed))
+        self._bars.update(task, total=done, completed=done, left="")
+
+    def stop(self) -> None:
+        self._bars.stop()
+
+
+@dataclass
+class Lines:
+    """Plain lines, at most one every few seconds a stage."""
+
+    every_s: float = _LINE_EVERY_S
+    _last: float = field(default=0.0)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Report]:
+        started = time.monotonic()
+        self._last = started
+        self._say(f"{name}: started")
+
+        def report(done: int, total: int | None) -> None:
+            now = time.monotonic()
+            if now - self._last >= self.every_s:
+                self._last = now
+                self._say(f"{name}: {_so_far(done, total, now - started)}")
+
+        yield report
+        self._say(f"{name}: done in {time.monotonic() - started:.1f} s")
+
+    def stop(self) -> None:
+        """Lines need no end."""
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _so_far(done: int, total: int | None, seconds: float) -> str:
+    if not total or not done:
+        return f"{done} done"
+    left = round(seconds / done * (total - done))
+    return f"{done} of {total}, about {left // 60}:{left % 60:02d} left"
