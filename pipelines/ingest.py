@@ -25,7 +25,6 @@ from pipelines.cluster import cluster
 from pipelines.lease import hold
 from pipelines.parts import Outcome, Packed, PartOutput, Progress, Row, StageTables, collect, failure, outcome_of
 
-
 # Fields of sources that name a file or folder which is read as a whole; photos are too many to look at each time.
 INPUTS = frozenset(
     {"annotations", "lists", "label_map", "instances", "tree", "classes", "labels", "image_data", "corrections"}
@@ -222,14 +221,17 @@ class _Check:
 
     def _output(self, row: Row) -> PartOutput:
         left_out = rejects.from_batch(_unpack(row["rejects"]))
-        kept = []
+        kept: list[Record] = []
         for record in from_batch(_unpack(row["records"])):
             checked = self._checked(record)
             if isinstance(checked, Record):
                 checked, bad = validate.without_bad_boxes(checked)
                 left_out += [Reject(f"{record.id}#{box}", "annotation", "fault", "ingest", *why) for box, why in bad]
                 checked = self._valid(checked)
-            (kept if isinstance(checked, Record) else left_out).append(checked)
+            if isinstance(checked, Record):
+                kept.append(checked)
+            else:
+                left_out.append(checked)
         return PartOutput(to_batch(kept), left_out)
 
     def _checked(self, record: Record) -> Record | Reject:
