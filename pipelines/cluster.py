@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 
 # A quickstart must fit in 4 GB: blocks here are names of parts and small tables, never decoded images.
@@ -28,8 +29,20 @@ def cluster() -> Iterator[None]:
     # Ray's C++ side prints errors that are none (every actor pool warns of its own arguments).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    with _silent():
+        _start()
+    try:
+        _quiet()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start() -> None:
+    import ray
+
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",
@@ -40,11 +53,20 @@ def cluster() -> Iterator[None]:
             logging_level=logging.ERROR,
             configure_logging=False,
         )
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's C++ side greets on file descriptor 2, past every logger; what fails raises anyway."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     try:
-        _quiet()
         yield
     finally:
-        ray.shutdown()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _quiet() -> None:
