@@ -7,10 +7,11 @@ that a run that was killed repeats at most the chunks in flight, and no request 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -36,9 +37,12 @@ from pipelines.engines.engine import (
     request_id,
     seed_of,
 )
-from pipelines.lease import hold
+from pipelines.lease import Held, hold
 from pipelines.ledger import Found, Ledger, entry, ids_of
 from pipelines.parts import Outcome, Progress, Row, run_parts
+
+TASKS: tuple[Task, ...] = ("image", "region")
+Entries = dict[Task, list[tuple[object, ...]]]  # rows of the ledger's schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +57,7 @@ class CaptionSettings:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return ("image", "region") if self.task == "all" else (self.task,)
+        return TASKS if self.task == "all" else (self.task,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +89,38 @@ def caption(
     manifest = records.require(f"run: llmdet-data ingest --source {source}")
     ledgers = ledgers_of(workspace, source, engine, settings.tasks)
     inputs = fingerprint({"records": manifest.fingerprint, "asks": _asks_state(workspace, source)})
-    if all(_complete(ledger, inputs) for ledger in ledgers.values()):
+    complete = [_complete(ledger, inputs) for ledger in ledgers.values()]
+    if all(complete):
         _point(workspace, source, engine, ledgers)
-        return _result(workspace, source, ledgers, manifest, 0.0, [], skipped=True)
+        return _result(ledgers, manifest, [{"asked": counts} for counts in complete], 0.0, skipped=True)
     with ExitStack() as stack:
-        epochs = {task: stack.enter_context(hold(ledger.url, settings.shard)).epoch for task, ledger in ledgers.items()}
+        held = {task: stack.enter_context(_hold(ledger, settings)) for task, ledger in ledgers.items()}
         stack.enter_context(cluster())
-        work = _Ask(records, ledgers, epochs, engine, settings, _open_asks(workspace, source, ledgers), _root(manifest))
+        epochs = {task: one.epoch for task, one in held.items()}
+        work = _Ask(records, ledgers, epochs, engine, settings, _open_asks(workspace, source), _root(manifest))
         chunks = _chunks(records, manifest, settings)
-        rows = run_parts(chunks, work, progress=progress, concurrency=settings.concurrency)
+        rows = run_parts(chunks, work, progress=_watch(held, progress), concurrency=settings.concurrency)
         _point(workspace, source, engine, ledgers)
-        result = _result(workspace, source, ledgers, manifest, time.monotonic() - started, rows)
-        if settings.shard[1] == 1:
-            for ledger in ledgers.values():
-                _mark_complete(ledger, inputs)
-    return result
+        _commit_rejects(workspace, source, settings, rows)
+        for task, ledger in ledgers.items():
+            _mark_complete(ledger, task, inputs, rows, settings)
+    return _result(ledgers, manifest, rows, time.monotonic() - started)
+
+
+def _hold(ledger: Ledger, settings: CaptionSettings) -> AbstractContextManager[Held]:
+    return hold(ledger.url, settings.shard, ledger.next_epoch())
+
+
+def _watch(held: Mapping[Task, Held], progress: Progress | None) -> Progress:
+    """Progress that stops the run when another driver has taken a lease over."""
+
+    def watch(done: int, total: int | None) -> None:
+        for one in held.values():
+            one.check()
+        if progress:
+            progress(done, total)
+
+    return watch
 
 
 def ledgers_of(workspace: Workspace, source: str, engine: Engine, tasks: Sequence[Task]) -> dict[Task, Ledger]:
@@ -113,40 +134,41 @@ class Said:
     """Where the newest answers of a task are, with what is needed to read them."""
 
     ledger: Ledger
+    names: tuple[str, ...]  # files of the ledger at one moment: what is committed later is for the next reader
     prompt: Prompt
     provenance: Provenance
     deterministic: bool
 
 
+def _latest_url(workspace: Workspace, source: str, task: Task) -> str:
+    return workspace.path("responses", source, f"latest-{task}.json")
+
+
 def _point(workspace: Workspace, source: str, engine: Engine, ledgers: dict[Task, Ledger]) -> None:
     """Say which ledgers hold the newest answers; tasks that were not asked now keep theirs."""
-    url = workspace.path("responses", source, "latest.json")
-    latest = files.read_json(url) if files.exists(url) else {}
-    for task, prompt in engine.prompts().items():
-        if task in ledgers:
-            latest[task] = {
-                "ledger": ledgers[task].url.rsplit("/", 1)[-1],
-                "prompt": asdict(prompt),  # type: ignore[call-overload]
-                "provenance": asdict(provenance_of(prompt, engine.identity())),
-                "deterministic": engine.deterministic,
-            }
-    files.write_json(url, latest)
+    for task, ledger in ledgers.items():
+        prompt = engine.prompts()[task]
+        value = {
+            "ledger": ledger.url.rsplit("/", 1)[-1],
+            "prompt": asdict(prompt),  # type: ignore[call-overload]
+            "provenance": asdict(provenance_of(prompt, engine.identity())),
+            "deterministic": engine.deterministic,
+        }
+        files.write_json(_latest_url(workspace, source, task), value)
 
 
 def latest(workspace: Workspace, source: str) -> dict[Task, Said]:
     """The newest answers of each task of a source; empty where nothing was asked."""
-    url = workspace.path("responses", source, "latest.json")
-    if not files.exists(url):
-        return {}
-    return {
-        task: Said(
-            Ledger(workspace.path("responses", source, value["ledger"])),
-            PROMPTS[value["prompt"]["id"]](**value["prompt"]),
-            Provenance(**value["provenance"]),
-            value["deterministic"],
-        )
-        for task, value in files.read_json(url).items()
-    }
+    found: dict[Task, Said] = {}
+    for task in TASKS:
+        url = _latest_url(workspace, source, task)
+        if files.exists(url):
+            value = files.read_json(url)
+            ledger = Ledger(workspace.path("responses", source, value["ledger"]))
+            prompt = PROMPTS[value["prompt"]["id"]](**value["prompt"])
+            provenance = Provenance(**value["provenance"])
+            found[task] = Said(ledger, tuple(ledger.names()), prompt, provenance, value["deterministic"])
+    return found
 
 
 def requests_of(record: Record, prompt: Prompt, ledger: Ledger) -> list[Request]:
@@ -175,7 +197,7 @@ def _chunks(records: Table, manifest: Manifest, settings: CaptionSettings) -> li
     edges = np.flatnonzero(np.diff(chunk_of, prepend=-1, append=chunk_of[-1] + 1)) if len(order) else np.array([0])
     names = [part.name for part in manifest.parts]
     chunks = []
-    for number, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (a, b) in enumerate(pairwise(edges.tolist())):
         if number % settings.shard[1] == settings.shard[0]:
             rows = _by_part(part_of[a:b], order[a:b] - starts[part_of[a:b]], names)
             chunks.append({"chunk": number, "rows": rows})
@@ -191,10 +213,15 @@ def _image_keys(table: pa.Table) -> pl.Series:
     )["key"]
 
 
-def _by_part(parts: Any, rows: Any, names: list[str]) -> list[list[Any]]:
-    """[[part name, [rows]], ...]: runs of neighbouring rows of the same part."""
+def _by_part(parts: Any, rows: Any, names: list[str]) -> list[Row]:
+    """Runs of rows of the same part: its name with the first row and their count, or with the rows where they skip."""
     edges = np.flatnonzero(np.diff(parts, prepend=-1, append=-1))
-    return [[names[parts[a]], rows[a:b].tolist()] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    runs: list[Row] = []
+    for a, b in pairwise(edges.tolist()):
+        where = [int(rows[a]), b - a]
+        neighbours = bool((np.diff(rows[a:b]) == 1).all())
+        runs.append({"part": names[parts[a]], **({"slice": where} if neighbours else {"rows": rows[a:b].tolist()})})
+    return runs
 
 
 def _root(manifest: Manifest) -> str:
@@ -203,10 +230,10 @@ def _root(manifest: Manifest) -> str:
 
 def _asks_state(workspace: Workspace, source: str) -> str:
     asks = workspace.asks(source).manifest()
-    return asks.fingerprint if asks else ""
+    return asks.fingerprint if asks and asks.rows else ""
 
 
-def _open_asks(workspace: Workspace, source: str, ledgers: dict[Task, Ledger]) -> dict[bytes, int]:
+def _open_asks(workspace: Workspace, source: str) -> dict[bytes, int]:
     """Requests that refine sent back, with the attempt that they wait for."""
     table = workspace.asks(source)
     if table.manifest() is None:
@@ -214,19 +241,23 @@ def _open_asks(workspace: Workspace, source: str, ledgers: dict[Task, Ledger]) -
     return {row["request_id"]: row["attempt"] for part in table.batches() for row in part.to_pylist()}
 
 
-def _complete(ledger: Ledger, inputs: str) -> bool:
+def _complete(ledger: Ledger, inputs: str) -> Row | None:
+    """What an earlier run counted, where it answered everything that these inputs need and no file is gone."""
     url = files.join(ledger.url, "complete.json")
-    return (
-        files.exists(url) and files.read_json(url).get("inputs") == inputs and not _lost(ledger, files.read_json(url))
-    )
+    if not files.exists(url):
+        return None
+    value = files.read_json(url)
+    same = value["inputs"] == inputs and set(value["parts"]) <= set(ledger.names())
+    return dict(value["asked"]) if same else None
 
 
-def _lost(ledger: Ledger, complete: dict[str, Any]) -> bool:
-    return not set(complete["parts"]) <= set(ledger.names())
-
-
-def _mark_complete(ledger: Ledger, inputs: str) -> None:
-    files.write_json(files.join(ledger.url, "complete.json"), {"inputs": inputs, "parts": ledger.names()})
+def _mark_complete(ledger: Ledger, task: Task, inputs: str, rows: list[Row], settings: CaptionSettings) -> None:
+    """Note that there is nothing left to ask; a request without an answer is asked again by the next run."""
+    if settings.shard[1] > 1 or any(failed[1] == task for row in rows for failed in row["failed"]):
+        return
+    asked = {task: sum(row["asked"][task] for row in rows)}
+    note = {"inputs": inputs, "parts": ledger.names(), "asked": asked}
+    files.write_json(files.join(ledger.url, "complete.json"), note)
 
 
 # --- work ----------------------------------------------------------------------------------------------------------
@@ -245,22 +276,34 @@ class _Ask:
     root: str
 
     def __call__(self, item: Row) -> Row:
-        records = [record for name, rows in item["rows"] for record in _read(self.records, name, rows)]
+        records = [record for run in item["rows"] for record in _read(self.records, run)]
         wanted = self._wanted(records)
+        answered = self._answered([request for requests in wanted for request in requests])
+        # Ray repeats a task whose worker died; what it committed before it died stays.
+        before = {task: ledger.committed(self.epochs[task], item["chunk"]) for task, ledger in self.ledgers.items()}
+        waiting = [
+            [request for request in requests if before[request.task] is None]
+            for requests in self._still_open(wanted, answered)
+        ]
+        entries = {task: rows or [] for task, rows in before.items()}
+        self._ask(records, waiting, entries)
+        for task, rows in entries.items():
+            if rows and before[task] is None:
+                self.ledgers[task].append(self.epochs[task], item["chunk"], rows)
+        asked = {task: sum(r.task == task for requests in wanted for r in requests) for task in self.ledgers}
+        return {"asked": asked, "failed": _failed(entries, answered), **_tokens(entries)}
+
+    def _ask(self, records: list[Record], waiting: list[list[Request]], entries: Entries) -> None:
+        """Add an entry for every request that waits."""
         jobs: list[Job] = []
-        entries: dict[Task, list[tuple[object, ...]]] = {task: [] for task in self.ledgers}
-        for record, waiting in zip(records, self._still_open(wanted), strict=True):
-            if waiting:
-                self._add(record, waiting, jobs, entries)
-        for job, answers in zip(jobs, self.engine.answer(jobs), strict=True):
+        for record, requests in zip(records, waiting, strict=True):
+            if requests:
+                self._add(record, requests, jobs, entries)
+        for job, answers in zip(jobs, self.engine.answer(jobs) if jobs else [], strict=True):
             for request, answer in zip(job.requests, answers, strict=True):
                 entries[request.task].append(entry(request, job.record.id, answer))
-        for task, rows in entries.items():
-            if rows:
-                self.ledgers[task].append(self.epochs[task], item["chunk"], rows)
-        return {"requests": sum(len(requests) for requests in wanted), **_tokens(entries)}
 
-    def _add(self, record: Record, waiting: list[Request], jobs: list[Job], entries: dict[Task, Any]) -> None:
+    def _add(self, record: Record, waiting: list[Request], jobs: list[Job], entries: Entries) -> None:
         try:
             jobs.append(Job(record, files.safe_join(self.root, record.image), tuple(waiting)))
         except ImageError as error:
@@ -268,19 +311,19 @@ class _Ask:
                 entries[request.task].append(entry(request, record.id, Answer(error=error.reason, detail=error.detail)))
 
     def _wanted(self, records: list[Record]) -> list[list[Request]]:
-        """Every request of each record; one that an earlier record has as well stays with that record."""
+        """Every request of each record, once: one that stood earlier stays where it was first."""
         prompts = self.engine.prompts()
         seen: set[bytes] = set()
         wanted: list[list[Request]] = []
         for record in records:
             requests = [r for task, ledger in self.ledgers.items() for r in requests_of(record, prompts[task], ledger)]
-            wanted.append([request for request in requests if request.id not in seen])
-            seen.update(request.id for request in requests)
+            new = {request.id: request for request in reversed(requests) if request.id not in seen}
+            wanted.append(list(reversed(new.values())))
+            seen.update(new)
         return wanted
 
-    def _still_open(self, wanted: list[list[Request]]) -> list[list[Request]]:
+    def _still_open(self, wanted: list[list[Request]], answered: dict[bytes, int]) -> list[list[Request]]:
         """Those without an answer, and those that refine sent back, with their attempt and seed."""
-        answered = self._answered([request for requests in wanted for request in requests])
         return [
             [
                 Request(request.id, request.task, request.ask, attempt, self._seed(request, attempt))
@@ -317,61 +360,76 @@ def _part(table: Table, name: str) -> pa.Table:
     return table.read(name)
 
 
-def _read(table: Table, name: str, rows: list[int]) -> Iterator[Record]:
-    whole = _part(table, name)
-    contiguous = rows[-1] - rows[0] + 1 == len(rows)
-    yield from from_batch(whole.slice(rows[0], len(rows)) if contiguous else whole.take(rows))
+def _read(table: Table, run: Row) -> list[Record]:
+    whole = _part(table, run["part"])
+    return from_batch(whole.slice(*run["slice"]) if "slice" in run else whole.take(run["rows"]))
 
 
-def _tokens(entries: dict[Task, list[tuple[object, ...]]]) -> dict[str, int]:
+def _failed(entries: Entries, answered: dict[bytes, int]) -> list[list[object]]:
+    """[record, task, error, detail] of each request that got an error and has no earlier answer."""
+    return [
+        [row[1], task, row[4], row[5] or ""]
+        for task, rows in entries.items()
+        for row in rows
+        if row[4] and row[0] not in answered
+    ]
+
+
+def _tokens(entries: Entries) -> dict[str, int]:
     rows = [row for task in entries.values() for row in task]
-    names = ("prompt_tokens", "cached_tokens", "answer_tokens")
-    return {name: sum(int(row[-3 + i]) for row in rows) for i, name in enumerate(names)}  # type: ignore[call-overload]
+    return {name: sum(int(row[-3 + i]) for row in rows) for i, name in enumerate(_TOKENS)}  # type: ignore[call-overload]
+
+
+_TOKENS = ("prompt_tokens", "cached_tokens", "answer_tokens")
 
 
 # --- result --------------------------------------------------------------------------------------------------------
 
 
 def _result(
-    workspace: Workspace,
-    source: str,
-    ledgers: dict[Task, Ledger],
-    manifest: Manifest,
-    seconds: float,
-    rows: list[Row],
-    skipped: bool = False,
+    ledgers: dict[Task, Ledger], manifest: Manifest, rows: list[Row], seconds: float, skipped: bool = False
 ) -> CaptionOutcome:
-    """Totals, and the requests without an answer as reject rows."""
-    indexes = {task: ledger.index() for task, ledger in ledgers.items()}
-    left_out = [reject for task, ledger in ledgers.items() for reject in _failures(task, ledger, indexes[task])]
-    table = workspace.rejects("caption", source)
-    key = fingerprint([(r.id, r.reason) for r in left_out])
-    if left_out or table.manifest():
-        part = table.write_part(0, key, rejects.to_batch(left_out))
-        table.commit(Manifest("caption", key, (part,)))
-    counts = rejects.by_reason(left_out)
-    total = {
-        name: sum(row.get(name, 0) for row in rows)
-        for name in ("requests", "prompt_tokens", "cached_tokens", "answer_tokens")
-    }
-    answered = sum(int(found.ok.sum()) for found in indexes.values())
+    """Totals of this run over what the records need now; a ledger may hold answers to older records too."""
+    counts = rejects.by_reason(_rejects(rows))
+    asked = sum(count for row in rows for count in row["asked"].values())
     return CaptionOutcome(
         records=manifest.rows,
         rejects=counts,
         faults=counts,
         seconds=round(seconds, 3),
         skipped=skipped,
-        requests=total["requests"] or answered + len(left_out),
-        answered=answered,
-        prompt_tokens=total["prompt_tokens"],
-        cached_tokens=total["cached_tokens"],
-        answer_tokens=total["answer_tokens"],
+        requests=asked,
+        answered=asked - sum(counts.values()),
+        **{name: sum(row.get(name, 0) for row in rows) for name in _TOKENS},
         ledgers={task: ledger.url for task, ledger in ledgers.items()},
     )
 
 
-def _failures(task: Task, ledger: Ledger, found: Found) -> list[Reject]:
+def _rejects(rows: list[Row]) -> list[Reject]:
     return [
-        Reject(f"{row['record_id']}?{task}", "request", "fault", "caption", row["error"], row["detail"] or "")
-        for row in ledger.errors(found).to_pylist()
+        Reject(f"{record}?{task}", "request", "fault", "caption", error, detail)
+        for row in rows
+        for record, task, error, detail in row.get("failed", [])
     ]
+
+
+def _commit_rejects(workspace: Workspace, source: str, settings: CaptionSettings, rows: list[Row]) -> None:
+    """Write the requests without an answer; those of tasks that were not asked now stay.
+
+    Shards that run side by side have a table each, which a run over everything replaces.
+    """
+    i, n = settings.shard
+    table = workspace.rejects("caption" if n == 1 else f"caption-{i}-of-{n}", source)
+    others = [
+        reject
+        for part in (table.batches() if table.manifest() else [])
+        for reject in rejects.from_batch(part)
+        if reject.id.rpartition("?")[2] not in settings.tasks
+    ]
+    left_out = sorted(others + _rejects(rows), key=lambda reject: reject.id)
+    if left_out or table.manifest():
+        key = fingerprint([asdict(reject) for reject in left_out])
+        table.commit(Manifest("caption", key, (table.write_part(0, key, rejects.to_batch(left_out)),)))
+    for stage in workspace.children("rejects"):
+        if stage.startswith("caption") and (stage != "caption" if n == 1 else not stage.endswith(f"-of-{n}")):
+            workspace.rejects(stage, source).remove()

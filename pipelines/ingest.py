@@ -133,7 +133,7 @@ def _dataset(source: Source, settings: IngestSettings) -> Any:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import ReadTask
 
-    class SourceParts(Datasource):  # type: ignore[misc]
+    class SourceParts(Datasource):
         """One read task that yields one block per part, so that parsing and checking overlap."""
 
         def estimate_inmemory_data_size(self) -> int | None:

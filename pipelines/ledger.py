@@ -1,7 +1,8 @@
 """Which requests have an answer. Append-only parquet files; the directory name is the fingerprint.
 
 A file is named `part-<epoch>-<chunk>.parquet` after the driver's lease and its unit of work, and is renamed into place
-whole. The order of names is the order of commitment: inside one attempt the first committed answer counts.
+whole; no two drivers ever share an epoch, so no file is ever written twice. The order of names is the order of
+commitment: inside one attempt the first committed answer counts.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ Ids = NDArray[np.uint64]  # (n, 2)
 
 
 def ids_of(requests: Sequence[bytes]) -> Ids:
+    """Request ids as numbers that sort as the bytes do."""
     return np.frombuffer(b"".join(requests), dtype=">u8").reshape(-1, 2).astype(np.uint64)
 
 
@@ -96,10 +98,20 @@ class Ledger:
     url: str
 
     def append(self, epoch: int, chunk: int, rows: list[tuple[object, ...]]) -> None:
-        """Commit the answers of one unit of work, all or nothing."""
+        """Commit the answers of one unit of work, all or nothing; what `committed` finds must not be appended again."""
         columns = [pa.array(column, f.type) for column, f in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
         batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-        files.write_bytes(files.join(self.url, f"part-{epoch:05d}-{chunk:06d}.parquet"), to_parquet(batch))
+        files.write_bytes(files.join(self.url, _name(epoch, chunk)), to_parquet(batch))
+
+    def committed(self, epoch: int, chunk: int) -> list[tuple[object, ...]] | None:
+        """The rows of a unit of work that this driver committed before (Ray repeats tasks whose worker died)."""
+        if not files.exists(files.join(self.url, _name(epoch, chunk))):
+            return None
+        return list(zip(*(column.to_pylist() for column in self.read(_name(epoch, chunk)).columns), strict=True))
+
+    def next_epoch(self) -> int:
+        """One more than any epoch in the names of files."""
+        return max((int(name.split("-")[1]) for name in self.names()), default=-1) + 1
 
     def names(self) -> list[str]:
         fs, path = url_to_fs(self.url)
@@ -108,10 +120,10 @@ class Ledger:
         names = (posixpath.basename(entry) for entry in fs.ls(path, detail=False, refresh=True))
         return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
 
-    def index(self) -> Found:
-        """All request ids of the ledger with the answer that counts: an answer before an error, then the highest
-        attempt, then the first committed."""
-        names = self.names()
+    def index(self, names: Sequence[str] | None = None) -> Found:
+        """All request ids of the ledger (or of some of its files) with the answer that counts: an answer before an
+        error, then the highest attempt, then the first committed."""
+        names = self.names() if names is None else names
         parts = [self._keys(name) for name in names]
         ids = np.concatenate([p[0] for p in parts]) if parts else np.empty((0, 2), np.uint64)
         attempt = np.concatenate([p[1] for p in parts]) if parts else np.empty(0, np.int32)
@@ -124,7 +136,8 @@ class Ledger:
         first = np.ones(len(ids), np.bool_)
         first[1:] = (ids[1:] != ids[:-1]).any(axis=1)
         keep = order[first]
-        return Found(ids[first], file[keep], row[keep], attempt[keep], ok[keep], tuple(names))
+        # By column: a search in the first halves would copy all of them each time otherwise.
+        return Found(np.asfortranarray(ids[first]), file[keep], row[keep], attempt[keep], ok[keep], tuple(names))
 
     def _keys(self, name: str) -> tuple[Ids, NDArray[np.int32], NDArray[np.bool_]]:
         table = self.read(name, ["request_id", "attempt", "error"])
@@ -140,15 +153,6 @@ class Ledger:
                 f"{url} cannot be read ({error}); remove it and run caption again: only its requests are asked again"
             ) from error
 
-    def errors(self, found: Found) -> pa.Table:
-        """The rows of requests that have only errors."""
-        tables = []
-        bad = np.nonzero(~found.ok)[0]
-        for number in np.unique(found.file[bad]):
-            rows = np.sort(found.row[bad[found.file[bad] == number]])
-            tables.append(self.read(found.names[number]).take(pa.array(rows)))
-        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-
     def answers(self, found: Found, wanted: Sequence[bytes]) -> list[dict[str, object] | None]:
         """The row of each wanted request, or None where it was never asked."""
         rows: list[dict[str, object] | None] = [None] * len(wanted)
@@ -161,6 +165,10 @@ class Ledger:
             for position, row in zip(here, table.to_pylist(), strict=True):
                 rows[position] = row
         return rows
+
+
+def _name(epoch: int, chunk: int) -> str:
+    return f"part-{epoch:05d}-{chunk:06d}.parquet"
 
 
 @lru_cache(maxsize=4)

@@ -18,6 +18,7 @@ from llmdet.errors import MissingError, SettingError
 from llmdet.rejects import Reject
 from llmdet.workspace import Table, Workspace, fingerprint
 from pipelines.cluster import cluster
+from pipelines.lease import hold
 from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts
 
 
@@ -49,9 +50,10 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
     done = tables.done()
     if done:
         return outcome_of(done.counts, done.counts["seconds"], skipped=True)
-    with cluster():
+    with hold(tables.table.url) as held, cluster():
         rows = run_parts(_items(inputs, settings), _Merge(tables, settings), progress=progress)
-    return tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints)
+        held.check()
+        return tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints)
 
 
 def _order(workspace: Workspace, settings: MergeSettings) -> list[str]:

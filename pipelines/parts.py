@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from llmdet import errors, files, rejects
-from llmdet.errors import LlmdetError
+from llmdet.errors import DamagedError, LlmdetError, MissingError
 from llmdet.workspace import Manifest, Part, Table
 
 Row = dict[str, Any]
@@ -54,8 +54,10 @@ class StageTables:
 
     def done(self) -> Manifest | None:
         """The manifest of an earlier run with the same inputs and settings, if there is one."""
-        manifest = self.table.manifest()
-        return manifest if manifest and manifest.fingerprint == self.fingerprint else None
+        manifest, left_out = self.table.manifest(), self.rejects.manifest()
+        # A run that was killed between its two commits has left another run's rejects beside this table.
+        same = manifest and left_out and manifest.fingerprint == left_out.fingerprint == self.fingerprint
+        return manifest if same else None
 
     def write(self, index: int, output: PartOutput) -> Row:
         """Write one part with its rejects, rejects first: where a part is, its rejects are too."""
@@ -64,19 +66,20 @@ class StageTables:
         return _row(index, part, left_out, output.left_out)
 
     def adopt(self, index: int) -> Row | None:
-        """A part that an earlier, interrupted run finished, or None."""
+        """A part that an earlier, interrupted run finished; None where it must be made."""
         name = self.table.part_name(index, self.fingerprint)
-        if not (files.exists(files.join(self.table.url, name)) and files.exists(files.join(self.rejects.url, name))):
+        try:
+            part, _ = stored(self.table, name)
+            left_out, rows = stored(self.rejects, name)
+        except (MissingError, DamagedError):
             return None
-        part, _ = _stored(self.table, name)
-        left_out, rows = _stored(self.rejects, name)
         return _row(index, part, left_out, rejects.from_batch(rows))
 
     def commit(self, rows: list[Row], *, started: float, **manifest: Any) -> Outcome:
         """Write both manifests from what `write` and `adopt` returned."""
         rows = sorted(rows, key=lambda row: row["index"])
         counts = _counts(rows)
-        left_out = tuple(Part(*row["rejects"]) for row in rows if row["rejects"][1])
+        left_out = tuple(Part(*row["rejects"]) for row in rows)
         self.rejects.commit(Manifest(self.stage, self.fingerprint, left_out, {"faults": counts["faults"]}))
         parts = tuple(Part(*row["part"]) for row in rows)
         seconds = round(time.monotonic() - started, 3)
@@ -85,6 +88,7 @@ class StageTables:
 
 
 def outcome_of(counts: dict[str, Any], seconds: float, skipped: bool = False) -> Outcome:
+    """The outcome that a manifest's counts tell of."""
     return Outcome(counts["records"], counts["rejects"], counts["faults"], seconds, skipped)
 
 
@@ -113,7 +117,8 @@ def _counts(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _stored(table: Table, name: str) -> tuple[Part, pa.Table]:
+def stored(table: Table, name: str) -> tuple[Part, pa.Table]:
+    """A part that is there. Raises MissingError, DamagedError."""
     data = files.read_bytes(files.join(table.url, name))
     rows = table.read(name)
     return Part(name, rows.num_rows, files.sha256(data)), rows

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 import pyarrow as pa
-from llmdet.rules.chain import DEFAULT_CHAIN, Rule, check_chain, run_chain
 
+from llmdet import validate
+from llmdet.errors import DamagedError, MissingError
 from llmdet.prompts.prompt import AnswerError, Task
 from llmdet.record import Box, Caption, Record, Region, from_batch, to_batch
 from llmdet.rejects import Reject
+from llmdet.rules.chain import DEFAULT_CHAIN, Rule, check_chain, run_chain
 from llmdet.rules.outcome import Loss, Retry
 from llmdet.workspace import Manifest, Part, Table, Workspace, fingerprint
 from pipelines.caption import Said, latest, requests_of
 from pipelines.cluster import cluster
+from pipelines.lease import hold
 from pipelines.ledger import Found, Ledger
-from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts
+from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts, stored
 
 ASKS = pa.schema(
     [("request_id", pa.binary(16)), ("attempt", pa.int32()), ("task", pa.string()), ("reason", pa.string())]
@@ -60,7 +64,7 @@ def refine(
     manifest = records.require(f"run: llmdet-data ingest --source {source}")
     said = latest(workspace, source)
     inputs = {"records": manifest.fingerprint}
-    inputs |= {task: fingerprint([one.ledger.url, one.ledger.names()]) for task, one in said.items()}
+    inputs |= {task: fingerprint([one.ledger.url, one.names]) for task, one in said.items()}
     rules = [[type(rule).__name__, asdict(rule)] for rule in settings.rules]  # type: ignore[call-overload]
     shown = {**asdict(replace(settings, rules=())), "rules": rules}
     tables = StageTables(
@@ -69,16 +73,17 @@ def refine(
         workspace.rejects("refine", source),
         fingerprint({"inputs": inputs, "settings": shown}),
     )
-    done = tables.done()
-    if done:
+    done, sent_back = tables.done(), workspace.asks(source).manifest()
+    if done and sent_back and sent_back.fingerprint == done.fingerprint:
         result = outcome_of(done.counts, done.counts["seconds"], skipped=True)
         return RefineOutcome(**asdict(result), asks=_asked(workspace, source))
-    with cluster():
+    with hold(tables.table.url) as held, cluster():
         items = [{"index": index, "part": part.name} for index, part in enumerate(manifest.parts)]
         work = _Refine(tables, workspace.asks(source), records, said, settings)
         rows = run_parts(items, work, progress=progress)
-    _commit_asks(workspace.asks(source), tables.fingerprint, rows)
-    result = tables.commit(rows, started=started, settings=shown, inputs=inputs, info=manifest.info)
+        held.check()
+        _commit_asks(workspace.asks(source), tables.fingerprint, rows)
+        result = tables.commit(rows, started=started, settings=shown, inputs=inputs, info=manifest.info)
     return RefineOutcome(**asdict(result), asks=_asked(workspace, source))
 
 
@@ -106,8 +111,10 @@ class _Refine:
         index = item["index"]
         name = self.tables.table.part_name(index, self.tables.fingerprint)
         adopted = self.tables.adopt(index)
-        if adopted and name in self.asks.listing():
-            return {**adopted, "asks": [name, self.asks.read(name).num_rows, ""]}
+        if adopted:  # asks are written before the part, so they are there unless somebody removed them
+            with suppress(MissingError, DamagedError):
+                part, _ = stored(self.asks, name)
+                return {**adopted, "asks": [part.name, part.rows, part.sha256]}
         kept, left_out, asks = self._refined(from_batch(self.records.read(item["part"])))
         columns = zip(*asks, strict=True) if asks else ([] for _ in ASKS)
         batch = pa.RecordBatch.from_arrays(
@@ -125,8 +132,12 @@ class _Refine:
         asks: list[tuple[object, ...]] = []
         for record, losses in self._with_answers(records):
             refined, more = run_chain(self.settings.rules, record)
-            if refined is not None:
+            if refined is not None and not (faults := validate.faults(refined)):
                 kept.append(refined)
+            elif refined is not None:
+                left_out.append(Reject(record.id, "record", "fault", "refine", faults[0].split(":")[0], faults[0]))
+            elif not any(loss.target == "record" for loss in more):
+                left_out.append(Reject(record.id, "record", "fault", "refine", "rule_gave_nothing"))
             for loss in (*losses, *more):
                 if self._goes_back(loss):
                     task = "region" if loss.target == "region_caption" else "image"
@@ -150,7 +161,7 @@ class _Refine:
         for task, said in self.said.items():
             requests = [requests_of(record, said.prompt, said.ledger) for record in records]
             flat = [request.id for group in requests for request in group]
-            answers = iter(said.ledger.answers(_index(said.ledger, self.tables.fingerprint), flat))
+            answers = iter(said.ledger.answers(_index(said.ledger, said.names), flat))
             for number, group in enumerate(requests):
                 for request in group:
                     row = next(answers)
@@ -167,15 +178,17 @@ class _Refine:
 
 
 @lru_cache(maxsize=4)
-def _index(ledger: Ledger, key: str) -> Found:
-    return ledger.index()
+def _index(ledger: Ledger, names: tuple[str, ...]) -> Found:
+    """Where the answers are in the files that the fingerprint of this run names, and in no later ones."""
+    return ledger.index(names)
 
 
 def _caption(text: str, row: dict[str, object], said: Said) -> Caption:
     request, attempt = row["request_id"], row["attempt"]
-    assert isinstance(request, bytes) and isinstance(attempt, int)
-    tokens = {name: int(str(row[name])) or None for name in ("prompt_tokens", "answer_tokens")}
-    return Caption(text, text, said.provenance, request.hex(), attempt, **tokens)
+    assert isinstance(request, bytes)
+    assert isinstance(attempt, int)
+    prompt, answer = (int(str(row[name])) or None for name in ("prompt_tokens", "answer_tokens"))
+    return Caption(text, text, said.provenance, request.hex(), attempt, prompt, answer)
 
 
 def _attach(record: Record, task: Task, boxes: Sequence[int], captions: list[Caption]) -> Record:
@@ -197,7 +210,8 @@ def _attach(record: Record, task: Task, boxes: Sequence[int], captions: list[Cap
 
 def _unreadable(record: Record, task: Task, error: AnswerError, row: dict[str, object]) -> Loss:
     request, attempt = row["request_id"], row["attempt"]
-    assert isinstance(request, bytes) and isinstance(attempt, int)
+    assert isinstance(request, bytes)
+    assert isinstance(attempt, int)
     return Loss(
         record.id,
         "region_caption" if task == "region" else "image_caption",

@@ -14,7 +14,8 @@ from fsspec.core import url_to_fs
 from llmdet import files
 from llmdet.errors import MissingError
 from llmdet.workspace import Table, Workspace
-from pipelines.lease import Lease
+from pipelines.caption import latest
+from pipelines.lease import leases
 from pipelines.ledger import Ledger
 
 STAGES = {"records": "ingest", "grounded": "ground", "captions": "refine", "asks": "refine"}  # folder -> who writes it
@@ -197,25 +198,22 @@ def _keys(ledger: Ledger, name: str) -> pl.DataFrame:
 
 
 def _newest(workspace: Workspace, source: str) -> set[str]:
-    url = workspace.path("responses", source, "latest.json")
-    return {value["ledger"] for value in files.read_json(url).values()} if files.exists(url) else set()
+    return {said.ledger.url.rsplit("/", 1)[-1] for said in latest(workspace, source).values()}
 
 
 def _leases(source: str, ledger: Ledger) -> Iterator[LeaseStatus]:
-    for name in _names(ledger.url, "lease-", ".json"):
-        lease = Lease(**files.read_json(files.join(ledger.url, name)))
-        if not lease.pid:
-            continue  # given back
-        shard = name.removeprefix("lease-").removesuffix(".json").replace("-of-", "/")
-        folder = ledger.url.rsplit("/", 1)[-1]
-        yield LeaseStatus(source, folder, shard, lease.owner, lease.host, lease.pid, lease.alive())
+    folder = ledger.url.rsplit("/", 1)[-1]
+    for lease in leases(ledger.url).values():
+        if lease is not None and lease.pid:  # 0: given back
+            i, n = lease.shard
+            yield LeaseStatus(source, folder, f"{i}/{n}", lease.owner, lease.host, lease.pid, lease.alive())
 
 
 def _detector(workspace: Workspace, name: str) -> DetectorStatus:
     folder = workspace.path("detector", name)
     steps = tuple(child for child in workspace.children("detector", name) if child.startswith("step-"))
     evaluations = files.join(folder, "evaluations")
-    metrics = {}
+    metrics: dict[str, float] = {}
     for found in _names(evaluations, "", "_metrics.json"):
         figures = files.read_json(files.join(evaluations, found))["metrics"]
         stem = found.removesuffix("_metrics.json")
