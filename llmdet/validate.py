@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from llmdet import boxes
+from llmdet.exports.flat import Flat
 from llmdet.record import Record, Region, Span
 
 
@@ -21,6 +28,90 @@ def faults(record: Record) -> list[str]:
         found += [f"{fault} in region {index}" for fault in _region_faults(record, region)]
     found += [fault for span in record.negatives if (fault := _span_fault(record.text, span))]
     return found
+
+
+def sound(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+    """Which records of a batch have no fault, (n,): `faults` in bulk, column by column.
+
+    Bulk says which, `faults` of the row says why: a record is sound exactly when `faults` finds nothing.
+    """
+    flat = Flat.of(batch)
+    width, height = (_numbers(batch.column(name)) for name in ("width", "height"))
+    good = (width >= 1) & (height >= 1)
+    region_of_box = flat.region_of_box
+    record_of_box = flat.record_of_region[region_of_box]
+    bad_boxes = ~_usable(flat.xyxy, width[record_of_box], height[record_of_box])
+    good[record_of_box[bad_boxes]] = False
+    phrases, spans = flat.regions.field("phrases"), flat.regions.field("spans")
+    counts = _numbers(phrases.value_lengths())
+    good[flat.record_of_region[(counts < 1) | (counts != _numbers(spans.value_lengths()))]] = False
+    lengths = _numbers(pc.utf8_length(batch.column("text")))
+    negatives = batch.column("negatives")
+    owner = np.repeat(np.arange(batch.num_rows), _numbers(negatives.value_lengths()))
+    good[owner[~_inside(_pairs(negatives.flatten()), lengths[owner])]] = False
+    # Phrases are compared only where every span has its phrase and lies inside the text.
+    owner = np.repeat(flat.record_of_region, _numbers(spans.value_lengths()))
+    inside = _inside(_pairs(spans.flatten()), lengths[owner])
+    good[owner[~inside]] = False
+    owner = np.repeat(flat.record_of_region, counts)
+    rows = np.flatnonzero(good[owner])
+    there = _phrases_there(batch.column("text"), phrases.flatten(), flat.regions, owner, rows) if len(rows) else rows
+    good[owner[rows[there == 0]]] = False
+    return good
+
+
+def _phrases_there(
+    text: pa.Array, phrases: pa.Array, regions: pa.StructArray, owner: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether the text says each phrase at its span, up to case."""
+    # Records with unequal numbers of phrases and spans are out by now, so the rest of both lists run in step.
+    spans = regions.field("spans")
+    kept = np.repeat(
+        _numbers(regions.field("phrases").value_lengths()) == _numbers(spans.value_lengths()),
+        _numbers(spans.value_lengths()),
+    )
+    steps = np.repeat(
+        _numbers(regions.field("phrases").value_lengths()) == _numbers(spans.value_lengths()),
+        _numbers(regions.field("phrases").value_lengths()),
+    )
+    place = np.cumsum(steps) - 1  # of a phrase among those in step
+    pairs = _pairs(spans.flatten())[kept][place[rows]]
+    frame = pl.DataFrame(
+        {
+            "text": pl.Series(pl.from_arrow(text)).gather(owner[rows]),
+            "phrase": pl.Series(pl.from_arrow(phrases)).gather(rows),
+            "start": pairs[:, 0],
+            "length": pairs[:, 1] - pairs[:, 0],
+        }
+    )
+    said = frame.with_columns(said=pl.col("text").str.slice(pl.col("start"), pl.col("length")))
+    same = said.select(pl.col("said").str.to_lowercase() == pl.col("phrase").str.to_lowercase()).to_series().to_numpy()
+    same = same.copy()
+    for row in np.flatnonzero(~same):  # lower case and case folding differ for a few letters
+        same[row] = said["said"][int(row)].casefold() == said["phrase"][int(row)].casefold()
+    return np.asarray(same, dtype=np.bool_)
+
+
+def _usable(xyxy: NDArray[np.float64], width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`boxes.fault` in bulk."""
+    x1, y1, x2, y2 = xyxy.T
+    with np.errstate(invalid="ignore"):
+        large = (x2 - x1 >= 1) & (y2 - y1 >= 1)
+        over = (np.minimum(x2, width) > np.maximum(x1, 0)) & (np.minimum(y2, height) > np.maximum(y1, 0))
+    return np.asarray(np.isfinite(xyxy).all(axis=1) & large & over)
+
+
+def _inside(spans: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+    start, end = spans.T
+    return np.asarray((start >= 0) & (start < end) & (end <= lengths))
+
+
+def _pairs(spans: pa.FixedSizeListArray) -> NDArray[np.int64]:
+    return np.asarray(spans.flatten().to_numpy(zero_copy_only=False), dtype=np.int64).reshape(-1, 2)
+
+
+def _numbers(array: pa.Array) -> NDArray[np.int64]:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def without_bad_boxes(record: Record) -> tuple[Record, list[tuple[str, tuple[str, str]]]]:
