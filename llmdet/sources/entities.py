@@ -1,4 +1,4 @@
-"""The two files that Flickr30k Entities keeps of a photo, as values: the sentences and the objects.
+"""The two files that Flickr30k Entities keeps of a photo: where they are, and what they say.
 
 A line of `Sentences/<id>.txt` and an object of `Annotations/<id>.xml`:
 
@@ -12,13 +12,30 @@ Boxes are 1-based pixels and stay as they are, as MDETR and mmdet keep them.
 
 from __future__ import annotations
 
+import posixpath
 import re
+import tarfile
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import fsspec
+from fsspec.core import url_to_fs
+
 from llmdet.boxes import XYXY
-from llmdet.errors import FormatError
+from llmdet.errors import FormatError, MissingError
+from llmdet.files import join, read_bytes
 from llmdet.record import Span
+
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+Files = dict[str, bytes | str]  # content by folder; a text says why there is none
+
+_FOLDERS = {"Annotations": ".xml", "Sentences": ".txt"}
+_MAX_BYTES = 4_000_000  # of one file; the largest real one has 20 kB
+_TOO_LARGE = f"has over {_MAX_BYTES} bytes"
 
 _OPEN = re.compile(r"\[/EN#([0-9]+)((?:/[^/\s\]]+)+)")
 
@@ -111,3 +128,88 @@ def _thing(node: ElementTree.Element) -> Thing | str:
     except ValueError:
         return f"bndbox needs four numbers, got {texts}"
     return Thing(names, (x1, y1, x2, y2), *flags)
+
+
+# --- where they are ------------------------------------------------------------------------------------------------
+
+
+def photos(url: str) -> Iterator[tuple[str, Files]]:
+    """Each photo's id with its files, by ascending id whatever the order on disk: a folder and an archive agree.
+
+    An archive has all sentences behind all annotations, so its files are held until their photo is given (100 MB).
+    Raises MissingError, and FormatError for a place without any such file.
+    """
+    archived = _archive(url) if url.endswith(ARCHIVES) else None
+    names = _listing(url) if archived is None else archived
+    if not names:
+        raise FormatError(f"{url} is not Flickr30k Entities: expected Annotations/*.xml and Sentences/*.txt")
+    for photo in sorted(names, key=lambda key: (len(key), key)):
+        if archived is not None:
+            yield photo, archived.pop(photo)
+        else:
+            paths = {folder: join(url, folder, photo + _FOLDERS[folder]) for folder in names[photo]}
+            yield photo, {folder: _read(path) for folder, path in paths.items()}
+
+
+def content(files: Files, folder: str) -> bytes:
+    """One of a photo's files. Raises FormatError where it is missing or too large."""
+    data = files.get(folder, "is missing")
+    if isinstance(data, str):
+        raise FormatError(f"its file in {folder} {data}")
+    return data
+
+
+def _read(path: str) -> bytes | str:
+    try:
+        data = read_bytes(path)
+    except (MissingError, OSError) as error:
+        return f"cannot be read: {error}"
+    return data if len(data) <= _MAX_BYTES else _TOO_LARGE
+
+
+def _listing(url: str) -> dict[str, Files]:
+    """Photos of a folder, without the content of their files."""
+    fs, root = url_to_fs(url)
+    names: dict[str, Files] = defaultdict(dict)
+    if not fs.exists(root):
+        raise MissingError(f"no such file or folder: {url}")
+    for folder in _FOLDERS:
+        path = posixpath.join(root, folder)
+        for name in fs.ls(path, detail=False) if fs.isdir(path) else []:
+            _note(names, name, b"")
+    return names
+
+
+def _archive(url: str) -> dict[str, Files]:
+    names: dict[str, Files] = defaultdict(dict)
+    try:
+        for path, data in _members(url):
+            _note(names, path, data)
+    except FileNotFoundError as error:
+        raise MissingError(f"no such file: {url}") from error
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+        raise FormatError(f"{url} is not a readable archive: {error}") from error
+    return names
+
+
+def _note(names: dict[str, Files], path: str, data: bytes | str) -> None:
+    """Enter a file that belongs to the set; nothing else counts, such as folders and the `._` files of macOS."""
+    head, base = posixpath.split(path)
+    folder, (photo, ending) = posixpath.basename(head), posixpath.splitext(base)
+    if _FOLDERS.get(folder) == ending and not base.startswith("."):
+        names[photo][folder] = data
+
+
+def _members(url: str) -> Iterator[tuple[str, bytes | str]]:
+    """Files of an archive, in one pass."""
+    with fsspec.open(url, "rb") as stream:
+        if url.endswith(".zip"):
+            with zipfile.ZipFile(stream) as archive:
+                for entry in archive.infolist():
+                    yield entry.filename, archive.read(entry) if entry.file_size <= _MAX_BYTES else _TOO_LARGE
+            return
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                if member.isfile():
+                    file = tar.extractfile(member) if member.size <= _MAX_BYTES else None
+                    yield member.name, file.read() if file else _TOO_LARGE

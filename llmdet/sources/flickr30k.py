@@ -13,32 +13,24 @@ folder with both, the same as .tar, .tar.gz or .zip, or a `final_flickr_{separat
 from __future__ import annotations
 
 import posixpath
-import tarfile
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import fsspec
-from fsspec.core import url_to_fs
-
 from llmdet import boxes
 from llmdet.errors import FormatError, MissingError
 from llmdet.files import exists, join, read_bytes
 from llmdet.record import Box, Record, Region, Span, record_id
 from llmdet.rejects import Kind, Level, Reject
-from llmdet.sources.entities import Phrase, Sheet, Thing, parse_sentence, parse_sheet
+from llmdet.sources.entities import ARCHIVES, Files, Phrase, Sheet, Thing, content, parse_sentence, parse_sheet, photos
 from llmdet.sources.mdetr import MdetrJson
 from llmdet.sources.source import Item, SourceInfo
 
 ADDRESS = "https://bryanplummer.com/Flickr30kEntities"
 LICENCE = "research and education only (annotations); Flickr terms (photos)"
 SPLITS = ("train", "val", "test")
-_FOLDERS = {"Annotations": ".xml", "Sentences": ".txt"}
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
-_MAX_BYTES = 4_000_000  # of one file; the largest real one has 20 kB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +64,7 @@ class Flickr30k:
             return
         if self.split != "all" and self.split not in self._splits.values():
             raise MissingError(f"no list {self.split}.txt in {self._lists}, so the split {self.split} is not known")
-        for photo, files in self._photos():
+        for photo, files in photos(self.annotations):
             split = self._splits.get(photo, "")
             if self.split in ("all", split):
                 yield from self._photo_items(photo, split, files)
@@ -86,54 +78,9 @@ class Flickr30k:
     def _is_json(self) -> bool:
         return self.annotations.endswith(".json")
 
-    # --- files ---------------------------------------------------------------------------------------------------
-
-    def _photos(self) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-        """Each photo's id with its two files, in the order of the ids whatever the order on disk; None is too large."""
-        members = self._archive() if self.annotations.endswith(_ARCHIVES) else None
-        names = self._listing() if members is None else members
-        if not names:
-            raise FormatError(
-                f"{self.annotations} is not Flickr30k Entities: expected Annotations/*.xml and Sentences/*.txt"
-            )
-        for photo in sorted(names, key=lambda key: (len(key), key)):
-            if members is not None:
-                yield photo, members.pop(photo)
-            else:
-                paths = {folder: join(self.annotations, folder, photo + _FOLDERS[folder]) for folder in names[photo]}
-                yield photo, {folder: read_bytes(path) for folder, path in paths.items()}
-
-    def _listing(self) -> dict[str, dict[str, bytes | None]]:
-        """Photos of a folder, without the content of their files."""
-        fs, root = url_to_fs(self.annotations)
-        names: dict[str, dict[str, bytes | None]] = defaultdict(dict)
-        if not fs.exists(root):
-            raise MissingError(f"no such file or folder: {self.annotations}")
-        for folder in _FOLDERS:
-            found = fs.ls(posixpath.join(root, folder), detail=False) if fs.isdir(posixpath.join(root, folder)) else []
-            for path in found:
-                key = _member_key(path)
-                if key:
-                    names[key[1]][key[0]] = None
-        return names
-
-    def _archive(self) -> dict[str, dict[str, bytes | None]]:
-        """Photos of an archive with their files: sentences stand far behind annotations, so all are held (100 MB)."""
-        names: dict[str, dict[str, bytes | None]] = defaultdict(dict)
-        try:
-            for path, data in _members(self.annotations):
-                key = _member_key(path)
-                if key:
-                    names[key[1]][key[0]] = data
-        except FileNotFoundError as error:
-            raise MissingError(f"no such file: {self.annotations}") from error
-        except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
-            raise FormatError(f"{self.annotations} is not a readable archive: {error}") from error
-        return names
-
     @property
     def _lists(self) -> str:
-        beside = posixpath.dirname(self.annotations) if self.annotations.endswith(_ARCHIVES) else self.annotations
+        beside = posixpath.dirname(self.annotations) if self.annotations.endswith(ARCHIVES) else self.annotations
         return self.lists or beside
 
     @cached_property
@@ -149,12 +96,12 @@ class Flickr30k:
 
     # --- one photo -----------------------------------------------------------------------------------------------
 
-    def _photo_items(self, photo: str, split: str, files: dict[str, bytes | None]) -> Iterator[Item]:
+    def _photo_items(self, photo: str, split: str, files: Files) -> Iterator[Item]:
         identity = record_id(self.name, photo, "0")
         try:
             sheet, lines = (
-                parse_sheet(_file(files, "Annotations")),
-                _file(files, "Sentences").decode().rstrip().split("\n"),
+                parse_sheet(content(files, "Annotations")),
+                content(files, "Sentences").decode().rstrip().split("\n"),
             )
         except (FormatError, UnicodeDecodeError) as error:
             yield self._reject(identity, "file_malformed", f"{photo}: {error}", "fault")
@@ -251,36 +198,6 @@ def _phrase_row(phrase: Phrase, things: dict[int, Thing]) -> dict[str, Any]:
     own = [thing for thing in things.values() if phrase.entity in thing.entities]
     flags = {"scene": any(thing.scene for thing in own), "nobndbox": any(thing.nobndbox for thing in own)}
     return row | {key: True for key, value in flags.items() if value}
-
-
-def _member_key(path: str) -> tuple[str, str] | None:
-    """(folder, photo) of a file that belongs to the set; None for all else, such as folders and `._` files."""
-    head, base = posixpath.split(path)
-    folder, (photo, ending) = posixpath.basename(head), posixpath.splitext(base)
-    return (folder, photo) if _FOLDERS.get(folder) == ending and not base.startswith(".") else None
-
-
-def _members(url: str) -> Iterator[tuple[str, bytes | None]]:
-    """Files of an archive, in one pass; None instead of a content that is too large to be an annotation."""
-    with fsspec.open(url, "rb") as stream:
-        if url.endswith(".zip"):
-            with zipfile.ZipFile(stream) as archive:
-                for entry in archive.infolist():
-                    yield entry.filename, archive.read(entry) if entry.file_size <= _MAX_BYTES else None
-            return
-        with tarfile.open(fileobj=stream, mode="r|*") as tar:
-            for member in tar:
-                if member.isfile():
-                    content = tar.extractfile(member) if member.size <= _MAX_BYTES else None
-                    yield member.name, content.read() if content else None
-
-
-def _file(files: dict[str, bytes | None], folder: str) -> bytes:
-    data = files.get(folder)
-    if data is None:
-        state = f"has over {_MAX_BYTES} bytes" if folder in files else "is missing"
-        raise FormatError(f"its file in {folder} {state}")
-    return data
 
 
 def _words(url: str, skip: str = "") -> list[str]:

@@ -62,9 +62,13 @@ class MdetrJson:
                 f"{self.annotations} is not an MDETR json: expected the lists images (each with a caption) and "
                 f"annotations; got {got}"
             )
-        groups: dict[str, list[Any]] = defaultdict(list)
-        for row in document["annotations"]:
-            groups[str(row.get("image_id")) if isinstance(row, dict) else "None"].append(row)
+        groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for index, row in enumerate(document["annotations"]):
+            if isinstance(row, dict):
+                groups[str(row.get("image_id"))].append(row)
+            else:
+                fault = Fault("row_malformed", f"an annotation must be an object, got {type(row).__name__}")
+                yield self._reject(record_id(self.name, f"annotations[{index}]", "0"), "annotation", fault)
         seen: set[str] = set()
         for index, image in enumerate(document["images"]):
             yield from self._image_items(index, image, groups, seen)
@@ -76,7 +80,9 @@ class MdetrJson:
                     f"{record_id(self.name, image_id, '0')}#{key}", "annotation", Fault("image_unknown", detail)
                 )
 
-    def _image_items(self, index: int, image: Any, groups: dict[str, list[Any]], seen: set[str]) -> Iterator[Item]:
+    def _image_items(
+        self, index: int, image: Any, groups: dict[str, list[dict[str, Any]]], seen: set[str]
+    ) -> Iterator[Item]:
         """The rejects of a caption's boxes, then its record. What is used leaves `groups`."""
         fault = _image_fault(image)
         if fault:
@@ -220,10 +226,8 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool) and value != ""
 
 
-def _box(row: Any, order: int, text: str, width: int, height: int) -> tuple[Box, tuple[Span, ...]] | Fault:
+def _box(row: dict[str, Any], order: int, text: str, width: int, height: int) -> tuple[Box, tuple[Span, ...]] | Fault:
     """A box and the spans that name it."""
-    if not isinstance(row, dict):
-        return Fault("row_malformed", f"an annotation must be an object, got {type(row).__name__}")
     xyxy = xywh(row.get("bbox"))
     if xyxy is None:
         return Fault("box_malformed", f"expected bbox [x, y, w, h], got {str(row.get('bbox'))[:80]}")
