@@ -38,7 +38,9 @@ def records(annotations: Path, seed: int) -> list[Record]:
     by_image: dict[int, list[dict[str, Any]]] = {row["id"]: [] for row in truth["images"]}
     for row in truth["annotations"]:
         by_image[row["image_id"]].append(row)
-    return [record(image, by_image[image["id"]], names, random.Random(f"{seed}/{image['id']}")) for image in truth["images"]]
+    return [
+        record(image, by_image[image["id"]], names, random.Random(f"{seed}/{image['id']}")) for image in truth["images"]
+    ]
 
 
 def record(image: dict[str, Any], rows: list[dict[str, Any]], names: dict[int, str], rng: random.Random) -> Record:
@@ -51,7 +53,9 @@ def record(image: dict[str, Any], rows: list[dict[str, Any]], names: dict[int, s
         spans[number] = (len(text), len(text) + len(names[number]))
         text += names[number] + ". "
     regions = tuple(
-        Region((names[number],), (spans[number],), tuple(box(row) for row in rows if row["category_id"] == number), number)
+        Region(
+            (names[number],), (spans[number],), tuple(box(row) for row in rows if row["category_id"] == number), number
+        )
         for number in order
         if number in present
     )

@@ -24,8 +24,8 @@ from llmdet import boxes as bx
 SIDE = 128  # pixels of a scene, both ways
 SUPERSAMPLING = 3  # masks are drawn this much larger and reduced, which smooths their edges
 MAX_OVERLAP = 0.25  # of the smaller of two boxes
-SIZES = {"small": (22.0, 30.0), "large": (34.0, 50.0)}  # longest side in pixels
-TEXTURES = ("plain", "striped", "dotted")
+SIZES = {"small": (26.0, 34.0), "large": (38.0, 54.0)}  # longest side in pixels
+TEXTURES = ("plain", "plain", "striped", "dotted")  # plain is twice as frequent
 COLOURS = {  # hue in degrees, saturation, value
     "red": (0.0, 0.90, 0.88),
     "yellow": (56.0, 0.90, 0.95),
@@ -211,10 +211,10 @@ def _shade(texture: str, width: int, height: int, rng: Generator) -> NDArray[np.
     if texture == "striped":
         angle = rng.uniform(0, math.pi)
         wave = np.sin(2 * math.pi / period * (x * math.cos(angle) + y * math.sin(angle)) + phase)
-        return np.where(wave > 0, 1.0, 0.72).astype(np.float32)
+        return np.where(wave > 0, 1.0, 0.84).astype(np.float32)
     if texture == "dotted":
         wave = np.sin(2 * math.pi / period * x + phase) * np.sin(2 * math.pi / period * y + phase)
-        return np.where(wave > 0.45, 0.62, 1.0).astype(np.float32)
+        return np.where(wave > 0.45, 0.78, 1.0).astype(np.float32)
     return np.ones((height, width), dtype=np.float32)
 
 
