@@ -52,9 +52,9 @@ def listed_names(caption: str, spans: set[Span]) -> list[Span] | None:
     found: list[Span] = []
     at = 0
     while at < len(caption):
-        end = ends.get(at, caption.find(". ", at))
+        end = ends.get(at) or caption.find(". ", at)
         name = caption[at:end]
-        if end < 0 or caption[end : end + 2] != ". " or not name or name != name.strip():
+        if not caption.startswith(". ", end) or not name or name[0].isspace() or name[-1].isspace():
             return None
         found.append((at, end))
         at = end + 2

@@ -108,9 +108,9 @@ class Odvg:
             raise FieldError("row_malformed", f"grounding must be an object, got {shown(grounding)}")
         caption = text(grounding.get("caption"), "grounding.caption")
         regions, faults = read_regions(grounding.get("regions"), caption, *size(line))
-        names = listed_names(caption, {span for region in regions for span in region.spans})
-        detection = self.kind == "detection" or (self.kind == "auto" and names is not None)
         present = {span for region in regions for span in region.spans}
+        names = listed_names(caption, present)
+        detection = self.kind == "detection" or (self.kind == "auto" and names is not None)
         negatives = tuple(span for span in names or () if span not in present) if detection else ()
         for where, fault in faults:
             yield self._reject(f"{identity}#{where}", "annotation", fault)

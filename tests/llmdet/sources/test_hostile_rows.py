@@ -116,7 +116,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_one_odd_value_costs_at_most_its_row(tmp_path: Path, images: Path, name: str, data: st.DataObject) -> None:
     good = GOOD[name]
@@ -130,7 +130,7 @@ def test_one_odd_value_costs_at_most_its_row(tmp_path: Path, images: Path, name:
         assert len(kept) >= (1 if name == "folder" else 2)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(values=st.lists(ODD, max_size=3), name=st.sampled_from(sorted(GOOD)))
 def test_files_of_odd_values_only_end_in_one_line_or_in_rejects(
     tmp_path: Path, images: Path, values: list[Any], name: str
@@ -161,7 +161,7 @@ def test_columns_of_another_type_end_in_rejects(tmp_path: Path, images: Path, na
     assert [type(item) for item in items] == [Reject]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(lines=st.lists(st.lists(st.floats(width=32).map(str) | TEXTS, max_size=8).map(" ".join), max_size=4))
 def test_odd_label_lines_end_in_rejects(tmp_path: Path, lines: list[str]) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
