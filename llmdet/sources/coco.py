@@ -47,6 +47,7 @@ class Photo:
     width: int  # pixels
     height: int
     row: dict[str, Any]
+    extra: dict[str, Any]  # what the row says beyond the fields of a Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,11 @@ class Coco:
                 photo = self._photo(row)
                 if photo.id in seen:
                     raise FieldError("image_repeated", f"id {photo.id} stands in the list of images before")
-                seen.add(photo.id)
-                yield from self._photo_items(photo)
             except FieldError as fault:
                 yield self._reject(record_id(self.name, _told_image(row, index), "0"), "record", fault)
+                continue
+            seen.add(photo.id)
+            yield from self._photo_items(photo)
         yield from self._orphans(seen)
 
     # --- what the subclasses change --------------------------------------------------------------------------------
@@ -177,7 +179,11 @@ class Coco:
     def _photo(self, value: Any) -> Photo:
         row = _object(value)
         width, height = (whole(row.get(key), key, 1) for key in ("width", "height"))
-        return Photo(identity(row.get("id")), self._path(row), width, height, row)
+        path = self._path(row)
+        beside = rest(row, _IMAGE_KEYS)
+        if row.get("file_name") != path:
+            beside["file_name"] = row.get("file_name")
+        return Photo(identity(row.get("id")), path, width, height, row, extra(beside))
 
     def _photo_items(self, photo: Photo) -> Iterator[Item]:
         """The rejects of a photo's annotations, then its record."""
@@ -188,8 +194,8 @@ class Coco:
         for order, row in enumerate(self._by_image.get(photo.id, [])):
             try:
                 key, box = self._box(row, order, photo)
-                if said := extra(self._box_extra(row)):
-                    more[str(order)] = said
+                if said := self._box_extra(row):
+                    more |= extra({"annotations": {str(order): said}})["annotations"]
                 kept[key].append(box)
             except FieldError as fault:
                 unsure.update(_category_ids(row))
@@ -210,9 +216,6 @@ class Coco:
         words, spans = detection_text(said, vocabulary, self.negatives, f"{self.seed}|{record}", self._avoid(kept))
         regions = [Region((names[key],), (spans[names[key]],), tuple(found), key) for key, found in kept.items()]
         absent = self._known_absent(photo, set(spans) - {names.get(key, "") for key in (*kept, *unsure)})
-        beside = rest(photo.row, _IMAGE_KEYS)
-        if photo.row.get("file_name") != photo.path:
-            beside["file_name"] = photo.row.get("file_name")
         return Record(
             id=record,
             source=self.name,
@@ -229,7 +232,7 @@ class Coco:
             exhaustive=self.exhaustive and not unsure,
             licence=self._licence(photo),
             origin=self.address,
-            extra=extra({**beside, "annotations": more or None}),
+            extra={**photo.extra, "annotations": more} if more else photo.extra,
         )
 
     def _licence(self, photo: Photo) -> str:

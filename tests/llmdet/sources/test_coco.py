@@ -8,10 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
+from llmdet import rejects
 from llmdet.errors import FormatError, MissingError
 from llmdet.record import Box, Record, Region, from_batch, to_batch
 from llmdet.rejects import Reject
 from llmdet.sources.coco import ADDRESS, LICENCE, Coco
+from llmdet.sources.lvis import Lvis
+from llmdet.sources.objects365 import Objects365
+from llmdet.sources.v3det import V3Det
 from llmdet.validate import faults
 
 CROWD = {"counts": [10, 5, 985], "size": [20, 50]}
@@ -377,3 +381,46 @@ def test_layouts_of_other_tools_are_read(samples: Path) -> None:
     assert [(box.xyxy, box.area) for box in record.boxes] == [((0.0, 0.0, 1.0, 2.0), 2.0)]
     assert record.extra["annotations"] == {"0": {"attributes": {"x": 1, "y": "hello"}}}
     assert crowd.reason == "crowd"
+
+
+def test_any_value_in_any_place_is_a_record_or_a_reject(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    wild: list[Any] = [
+        None,
+        True,
+        -1,
+        0,
+        1.5,
+        2**31,
+        2**63,
+        1e308,
+        "",
+        "1",
+        "\u0130",
+        [],
+        [1],
+        [["1"]],
+        deep,
+        {},
+        {"a": None},
+    ]
+    image = {**DOCUMENT["images"][0], "neg_category_ids": [1], "url": "u"}
+    annotation = {**DOCUMENT["annotations"][0], "isfake": 0}
+    images = [{**image, "id": 1000, **{key: value}} for key in image for value in wild]
+    for number, row in enumerate(images, 1000):
+        row["id"] = number if row["id"] == 1000 else row["id"]
+    annotations = [{**annotation, "image_id": row["id"]} for row in images]
+    annotations += [{**annotation, key: value} for key in annotation for value in wild]
+    path = tmp_path / "instances.json"
+    path.write_bytes(json.dumps(changed(images, annotations)).encode())
+    for reader in (Coco, Lvis, V3Det, Objects365):
+        records, left = split(reader(annotations=str(path), images="", crowd="keep").read())
+        assert len(records) + sum(r.level == "record" for r in left) == len(images) + 2
+        boxes = sum(len(record.boxes) for record in records)
+        assert boxes + sum(r.level == "annotation" for r in left) == len(annotations) + 4
+        assert boxes > len(wild)
+        assert [fault for record in records for fault in faults(record)] == []
+        assert from_batch(to_batch(records)) == records
+        assert rejects.from_batch(rejects.to_batch(left)) == left
