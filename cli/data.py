@@ -188,7 +188,7 @@ def export(
             out.shown.append(f"  and {len(outcome.files) - 8} more files")
         if outcome.lost:
             lost = ", ".join(f"{count} {what}" for what, count in outcome.lost.items())
-            out.note(f"note: {outcome.cannot_hold} Left out here: {lost}")
+            out.note(f"note: {outcome.cannot_hold.rstrip('.')}. Left out here: {lost}")
 
 
 def report(

@@ -65,9 +65,16 @@ def sources(
 ) -> None:
     """The formats that are read, each with its fields."""
     with screen("sources", None, as_json) as out:
+        import sys
+
         from llmdet.sources import SOURCES
 
-        _catalogue(out, "sources", "source", SOURCES, name)
+        # A reader's module opens with one raw row of the format, its address, licence and counts.
+        known = {
+            one: Kind(sys.modules[kind.__module__].__doc__ or "", dataclasses.fields(kind))  # type: ignore[arg-type]
+            for one, kind in SOURCES.items()
+        }
+        _catalogue(out, "source", known, name)
 
 
 def prompts(
@@ -76,11 +83,15 @@ def prompts(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """The prompts by id, each with its version."""
+    """The prompts by id, each with its fields."""
     with screen("prompts", None, as_json) as out:
         from llmdet.prompts import PROMPTS
 
-        _catalogue(out, "prompts", "prompt", PROMPTS, name)
+        known = {
+            one: Kind(kind.__doc__ or "", dataclasses.fields(kind))  # type: ignore[arg-type]
+            for one, kind in PROMPTS.items()
+        }
+        _catalogue(out, "prompt", known, name)
 
 
 # --- tables --------------------------------------------------------------------------------------------------------
@@ -131,8 +142,30 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
-def _catalogue(out: Screen, key: str, noun: str, kinds: dict[str, Any], name: str | None) -> None:
-    """All dataclasses of a dict with a line each, or one with its fields and the text about it."""
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A frozen dataclass that a recipe can name: what is said of it, and its fields."""
+
+    about: str
+    fields: tuple[dataclasses.Field[Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        import inspect
+
+        about = inspect.cleandoc(self.about)
+        return {"summary": about.split("\n")[0], "about": about, "fields": {f.name: _field(f) for f in self.fields}}
+
+
+def _field(field: dataclasses.Field[Any]) -> str:
+    """Type and default of a field; one without a default must be given."""
+    if field.default is not dataclasses.MISSING:
+        return f"{field.type}, {field.default!r}"
+    made = field.default_factory
+    return f"{field.type}, {made()!r}" if made is not dataclasses.MISSING else f"{field.type}, must be given"
+
+
+def _catalogue(out: Screen, noun: str, kinds: dict[str, Kind], name: str | None) -> None:
+    """All kinds with a line each, or one with its fields and the text about it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -140,26 +173,15 @@ def _catalogue(out: Screen, key: str, noun: str, kinds: dict[str, Any], name: st
 
     if name is not None and name not in kinds:
         raise SettingError(f"no {noun} {name!r}; there are: {', '.join(sorted(kinds))}")
-    shown = {name: kinds[name]} if name else dict(sorted(kinds.items()))
-    out.result = {key: [{"name": one, **_described(kind)} for one, kind in shown.items()]}
-    table = Table(noun, "what it is" if name is None else "fields")
-    for one, kind in shown.items():
-        facts = _described(kind)
-        fields = "\n".join(f"{field}: {value}" for field, value in facts["fields"].items())
-        table.add_row(one, Text(facts["summary"] if name is None else fields))
+    facts = {one: kinds[one].to_dict() for one in ([name] if name else sorted(kinds))}
+    out.result = {f"{noun}s": [{"name": one, **fact} for one, fact in facts.items()]}
     if name:
-        out.shown.append(Text(out.result[key][0]["about"]))
-    out.shown.append(table)
-
-
-def _described(kind: type[Any]) -> dict[str, Any]:
-    """A frozen dataclass by its docstrings and fields; a field without a default must be given."""
-    import inspect
-    import sys
-
-    about = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or "")
-    fields = {}
-    for field in dataclasses.fields(kind):
-        default = "must be given" if field.default is dataclasses.MISSING else repr(field.default)
-        fields[field.name] = f"{field.type}, {default}"
-    return {"summary": about.split("\n")[0], "about": about, "fields": fields}
+        table = Table("field", "type and default")
+        for field, value in facts[name]["fields"].items():
+            table.add_row(field, Text(value))
+        out.shown += [Text(facts[name]["about"]), table]
+    else:
+        table = Table(noun, "what it is")
+        for one, fact in facts.items():
+            table.add_row(one, Text(fact["summary"]))
+        out.shown.append(table)

@@ -132,10 +132,8 @@ def _plan(out: Screen, recipe: Recipe, limit: int | None) -> None:
     table = Table("source", *columns)
     for name, counts in found.items():
         table.add_row(name, *(str(counts.get(column, "")) for column in columns))
-    stages = [stage for stage in ("caption", "train", "evaluate") if getattr(recipe, stage)]
-    out.shown += [
-        table,
-        f"then: {', '.join(['refine', 'merge', *(f'export {n}' for n, _ in recipe.exporters()), *stages[1:], 'report'])}",
-    ]
+    exports = [f"export {name}" for name, _ in recipe.exporters()]
+    later = [stage for stage in ("train", "evaluate") if getattr(recipe, stage)]
+    out.shown += [table, f"then: {', '.join(['refine', 'merge', *exports, *later, 'report'])}"]
     totals: dict[str, Any] = {column: sum(counts.get(column, 0) for counts in found.values()) for column in columns}
     out.result = {"dry_run": True, "plan": found, **totals}

@@ -33,6 +33,10 @@ def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic objects to, as one line."""
     fault = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(step) for step in fault["loc"] if not str(step).startswith(("literal", "function")))
+    if fault["type"] == "extra_forbidden":
+        return f"there is no setting {place}"
+    if fault["type"] in {"missing", "missing_argument"}:
+        return f"{place} must be given"
     return f"{place or 'value'}: {fault['msg']}; got {str(fault['input'])[:80]!r}"
 
 
