@@ -181,6 +181,8 @@ class Coco:
         width, height = (whole(row.get(key), key, 1) for key in ("width", "height"))
         path = self._path(row)
         beside = rest(row, _IMAGE_KEYS)
+        if row.get("license") is not None and not isinstance(row["license"], int | str):
+            raise FieldError("row_malformed", f"license must be an id, got {shown(row['license'])}")
         if row.get("file_name") != path:
             beside["file_name"] = row.get("file_name")
         return Photo(identity(row.get("id")), path, width, height, row, extra(beside))
