@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,11 @@ from llmdet.sources.source import SourceInfo
 Sources = Mapping[str, SourceInfo]
 Images = Literal["none", "copy", "link"]
 SUFFIXES: dict[files.Compression | None, str] = {None: "", "gzip": ".gz", "zstd": ".zst"}
+
+THREADS = 2
+ROWS_AT_ONCE = 8192  # of a batch: bounds the memory of an export, whatever the row groups of its tables
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +113,12 @@ class JsonLines:
                 f"{self.stem}{'' if self.shard_records is None else f'-{number:05d}'}.jsonl{SUFFIXES[self.compression]}"
             )
             with files.open_atomic(files.join(out, name), self.compression) as file:
-                for batch in shard:
-                    file.write(self.encode(pictures.place(batch), sources))
-                    total += self.count(batch, sources)
+                placed = (pictures.place(batch) for batch in shard)
+                for data, counted in ahead(
+                    lambda batch: (self.encode(batch, sources), self.count(batch, sources)), placed
+                ):
+                    file.write(data)
+                    total += counted
             total += Exported((name,))
         remove_old(out, self.stem, total.files)
         return total + Exported(pictures.written, lost=pictures.lost)
@@ -121,13 +130,27 @@ class JsonLines:
         return pc.binary_join_element_wise(batch.column("root"), batch.column("image"), "/")
 
 
+def ahead(work: Callable[[pa.RecordBatch], _Result], batches: Iterable[pa.RecordBatch]) -> Iterator[_Result]:
+    """Results in the order of the batches, `THREADS` of them in the making: Arrow works without the interpreter."""
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) > THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def selected(batches: Iterable[pa.RecordBatch], split: str | None) -> Iterator[pa.RecordBatch]:
-    """Batches in the types of `SCHEMA`, and of one split where one is named."""
+    """Batches of at most `ROWS_AT_ONCE` in the types of `SCHEMA`, and of one split where one is named."""
     for batch in batches:
         check_schema(batch.schema)
-        if not batch.schema.equals(SCHEMA):
-            batch = batch.select(SCHEMA.names).cast(SCHEMA)
-        yield batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
+        for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+            part = batch.slice(start, ROWS_AT_ONCE)
+            if not part.schema.equals(SCHEMA):
+                part = part.select(SCHEMA.names).cast(SCHEMA)
+            yield part if split is None else part.filter(pc.equal(part.column("split"), split))
 
 
 @dataclass(frozen=True, kw_only=True)
