@@ -44,6 +44,7 @@ __all__ = [
 
 # A record of the largest public sets has under 10 MB.
 MAX_LINE_BYTES = 256 * 1024 * 1024
+_ZSTD = ".zst"
 _BOM = b"\xef\xbb\xbf"
 _PIECE = 1 << 20  # characters
 _SLACK = 16  # characters before a cut in which a number or literal may look wrong
@@ -179,7 +180,7 @@ def read_json(url: str) -> Any:
 
     Raises MissingError, or FormatError with the position of the fault.
     """
-    packed = infer_compression(url) is not None
+    packed = url.endswith(_ZSTD) or infer_compression(url) is not None
     data = _unpacked(url) if packed else read_bytes(url)
     try:
         return orjson.loads(data)
@@ -211,9 +212,13 @@ def open_bytes(url: str) -> IO[bytes]:
 
 
 def _open(url: str, mode: str) -> Any:
-    text = {"encoding": "utf-8"} if "t" in mode else {}
+    encoding = "utf-8" if "t" in mode else None
     try:
-        return fsspec.open(url, mode, compression="infer", **text).open()
+        if url.endswith(_ZSTD):  # fsspec needs another package for it
+            stream = pa.CompressedInputStream(pa.PythonFile(fsspec.open(url, "rb").open(), "r"), "zstd")
+            packed = io.BufferedReader(stream)
+            return io.TextIOWrapper(packed, encoding=encoding) if encoding else packed
+        return fsspec.open(url, mode, compression="infer", encoding=encoding).open()
     except FileNotFoundError as error:
         raise MissingError(f"no such file: {url}") from error
     except OSError as error:

@@ -63,6 +63,30 @@ def test_packed_lines_and_a_packed_file_that_is_none(tmp_path: Path) -> None:
         list(files.iter_jsonl(put(tmp_path, gzip.compress(b'{"a": 1}\n' * 999)[:-9], "cut.jsonl.gz")))
 
 
+@pytest.mark.parametrize(("compression", "suffix"), [("gzip", ".gz"), ("zstd", ".zst")])
+def test_what_is_written_packed_is_read_packed(tmp_path: Path, compression: files.Compression, suffix: str) -> None:
+    url = str(tmp_path / f"rows.jsonl{suffix}")
+    with files.open_atomic(url, compression) as file:
+        file.write(b'{"a": 1}\n' * 3)
+    assert list(files.iter_jsonl(url)) == [(1, {"a": 1}), (2, {"a": 1}), (3, {"a": 1})]
+    with files.open_text(url) as text:
+        assert text.readline() == '{"a": 1}\n'
+    url = str(tmp_path / f"list.json{suffix}")
+    with files.open_atomic(url, compression) as file:
+        file.write(b"[1, 2]")
+    assert files.read_json(url) == list(files.iter_json_list(url)) == [1, 2]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
+def test_a_packed_file_that_is_none_is_refused(tmp_path: Path, suffix: str) -> None:
+    url = put(tmp_path, b"[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]", f"list.json{suffix}")
+    for read in (files.read_json, lambda url: list(files.iter_jsonl(url)), lambda url: list(files.iter_json_list(url))):
+        with pytest.raises(FormatError, match="cannot be unpacked"):
+            read(url)
+    with pytest.raises(MissingError):
+        files.read_json(str(tmp_path / f"none.json{suffix}"))
+
+
 def test_a_line_without_end_is_refused_and_the_next_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 20)
     rows = list(files.iter_jsonl(put(tmp_path, b'{"a": "' + b"x" * 95 + b'"}\n{"a": 2}\n')))
