@@ -1,7 +1,7 @@
 """LLaVA conversations: `[{"from": "human", "value": "<image>\\nDescribe ..."}, {"from": "gpt", "value": "A dog ..."}]`.
 
 The first answer is the caption. `extra` keeps what an exporter needs to give the row back: `human`, the first question,
-where the conversation is one question and its answer; otherwise `conversations`, all turns as they came.
+and `conversations`, all turns as they came, where there is more than one question and its answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def read_conversation(value: Any) -> tuple[str, dict[str, Any]]:
     plain = [speaker for speaker, _ in turns] == ["human", "gpt"] and all(
         set(turn) == {"from", "value"} for turn in value
     )
-    return answers[0], {"human": turns[0][1]} if plain else extra({"conversations": value})
+    asked = next((said for speaker, said in turns if speaker == "human"), None)
+    return answers[0], extra({"human": asked, "conversations": None if plain else value})
 
 
 def _turns(value: Any) -> list[tuple[str, str]]:

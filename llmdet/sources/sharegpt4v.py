@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdet.attaching import photo_key
-from llmdet.sources.fields import FieldError, identity, shown, text
+from llmdet.sources.fields import FieldError, shown, text
 from llmdet.sources.llava import Llava
 
 
@@ -34,7 +34,7 @@ class ShareGpt4v(Llava):
         return photo_in(self.folder, super()._image(row, where))
 
     def _image_id(self, row: dict[str, Any], image: str) -> str:
-        return photo_key(image) if self.folder else identity(row.get("id"))
+        return photo_key(image) if self.folder else super()._image_id(row, image)
 
 
 def photo_in(folder: str, value: Any) -> str:

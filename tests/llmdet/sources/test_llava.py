@@ -72,7 +72,7 @@ def test_several_turns_give_the_first_answer_and_stay_together(tmp_path: Path) -
     said = turns("<image>\nWhat?", "A chair.", "Which colour?", "Red.")
     (record,), _ = read(tmp_path, row(conversations=said))
     assert [caption.text for caption in record.captions] == ["A chair."]
-    assert record.extra == {"conversations": said}
+    assert record.extra == {"human": "<image>\nWhat?", "conversations": said}
 
 
 def test_an_id_may_be_a_number_or_stand_twice(tmp_path: Path) -> None:

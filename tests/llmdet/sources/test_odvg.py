@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from llmdet import rejects
 from llmdet.errors import FormatError, MissingError
@@ -17,7 +19,7 @@ from llmdet.rejects import Reject
 from llmdet.sources.odvg import Odvg
 from llmdet.validate import faults
 
-PUDDLE = {
+PUDDLE: dict[str, Any] = {
     "filename": "4400112233.jpg",
     "height": 375,
     "width": 500,
@@ -197,7 +199,7 @@ def test_a_conversation_of_several_turns_is_kept_whole(tmp_path: Path) -> None:
     ]
     (record,), _ = split(source(tmp_path, changed(PUDDLE, conversations=turns)).read())
     assert [caption.text for caption in record.captions] == ["A cat."]
-    assert record.extra == {"conversations": turns}
+    assert record.extra == {"human": "q", "conversations": turns}
 
 
 def test_other_members_of_a_line_come_along(tmp_path: Path) -> None:
@@ -344,6 +346,43 @@ def test_what_the_exporter_writes_is_read_as_the_same_record(tmp_path: Path) -> 
     again = tmp_path / "again.jsonl"
     again.write_bytes(GroundingCap().encode(to_batch(records)))
     assert split(Odvg(annotations=str(again), images=str(tmp_path)).read())[0] == records
+
+
+WORDS = st.sampled_from(
+    ["a dog", "Hund", "ein Bär", "red", "st. bernard", "\U0001f431", 'a "quoted" one', "back\\slash"]
+)
+NUMBER = st.floats(0, 300, width=32) | st.sampled_from([0.1 + 0.2, 456.34000000000003, 1e-7])
+BOX = st.tuples(NUMBER, NUMBER, st.floats(2, 99), st.floats(2, 99)).map(
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> dict[str, Any]:
+    """A line as the public converters and LLMDet write it."""
+    caption, regions = draw(WORDS) + " . ", []
+    for _ in range(draw(st.integers(0, 4))):
+        phrases, spans = draw(st.lists(WORDS, min_size=1, max_size=3, unique=True)), []
+        for phrase in phrases:
+            spans.append([len(caption), len(caption) + len(phrase)])
+            caption += phrase + draw(st.sampled_from([". ", " , ", " and "]))
+        found = draw(st.lists(BOX, min_size=1, max_size=3))
+        one, said = found[0] if len(found) == 1 else found, phrases[0] if len(phrases) == 1 else phrases
+        regions.append({"bbox": one, "phrase": said, "tokens_positive": spans})
+    line: dict[str, Any] = {"filename": "a/b.jpg", "height": 700, "width": 500}
+    if draw(st.booleans()):
+        turns = [{"from": "human", "value": draw(WORDS)}, {"from": "gpt", "value": draw(WORDS)}]
+        line |= {"conversations": turns, "tags": draw(st.lists(WORDS, min_size=1, max_size=3))}
+    return {**line, "grounding": {"caption": caption, "regions": regions}}
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(line=lines())
+def test_every_line_goes_in_and_out_byte_for_byte(tmp_path: Path, line: dict[str, Any]) -> None:
+    (record,), left_out = split(source(tmp_path, line).read())
+    assert left_out == []
+    assert faults(record) == []
+    assert GroundingCap().encode(to_batch([record])) == orjson.dumps(line) + b"\n"
 
 
 def test_the_published_row_goes_in_and_out_byte_for_byte(samples: Path) -> None:
