@@ -81,13 +81,14 @@ class Found:
         """Index of each wanted id, -1 where it is not there."""
         at = np.searchsorted(self.ids[:, 0], wanted[:, 0])
         result = np.full(len(wanted), -1, dtype=np.int64)
-        # The first halves of two ids agree once in 2^64 draws; the loop then takes a second turn.
-        for _ in range(4):
-            inside = (result < 0) & (at < len(self.ids))
-            here = np.nonzero(inside)[0]
-            hit = (self.ids[at[here]] == wanted[here]).all(axis=1)
-            result[here[hit]] = at[here[hit]]
-            at = at + 1
+        open_ = np.arange(len(wanted))
+        # Ids that agree in their first halves are neighbours: one turn is enough but once in 2^64 draws.
+        while len(open_ := open_[at[open_] < len(self.ids)]):
+            here = self.ids[at[open_]]
+            found = (here == wanted[open_]).all(axis=1)
+            result[open_[found]] = at[open_[found]]
+            open_ = open_[~found & (here[:, 0] == wanted[open_, 0])]
+            at[open_] += 1
         return result
 
 
