@@ -11,10 +11,10 @@ One item of region_descriptions, objects and image_data:
 
 https://homes.cs.washington.edu/~ranjay/visualgenome, CC BY 4.0; 108,077 photos, 5.4 M region descriptions, 3.8 M
 objects. A description is a record of its own (`join` at ingest puts those of a photo together); equal ones of a photo,
-up to case, are one record with several boxes. The whole phrase, without a full stop, is the region. Objects make one
-record of names for each photo, `text_id` "objects"; `extra` keeps their further names, synsets and attributes. Sizes
-and folders (`VG_100K/`, `VG_100K_2/`) come from image_data; without it a photo is `<id>.jpg`, whose size ingest reads.
-The file is read in pieces.
+up to case and full stop, are one record with several boxes. The whole phrase, without a full stop, is the region.
+Objects make one record of names for each photo, `text_id` "objects"; `extra` keeps their further names, synsets and
+attributes. Sizes and folders (`VG_100K/`, `VG_100K_2/`) come from image_data; without it a photo is `<id>.jpg`, whose
+size ingest reads. The file is read in pieces.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class VisualGenome:
                 said = _phrase(row)
                 box = _box(row, order, photo, "region_id", ("width", "height"))
                 more = extra(rest(row, _LISTS["regions"]))
-                phrases[said.casefold()].append((said, box.annotation_id or f"r{order}", box, more))
+                phrases[said.rstrip(". ").casefold()].append((said, box.annotation_id or f"r{order}", box, more))
             except FieldError as fault:
                 yield self._reject(
                     f"{record_id(self.name, photo.id, '0')}#{_told(row, 'region_id', order)}", "annotation", fault
