@@ -124,7 +124,7 @@ def test_phrases_can_be_declined() -> None:
 
 def test_each_caption_of_a_photo_makes_a_record_and_a_photo_without_stays() -> None:
     bare = replace(COCO, id="coco/10/0", image_id="10", image="000000000010.jpg")
-    broken = Reject("sharegpt4v/x", "record", "fault", "ingest", "not_json")
+    broken = Reject("sharegpt4v/x", "record", "fault", "ingest", "line_malformed")
     items = [COCO, bare]
     found = list(attach_all(items, [giver(), broken, giver(text_id="8"), giver("asv2")], AttachSettings()))
     assert [item.id for item in found] == [

@@ -117,8 +117,8 @@ def test_bad_caption_rows_are_rejects_and_the_rest_is_read(pictures: Path, tmp_p
         "folder/c.jsonl:4": "row_malformed",
         "folder/c.jsonl:5": "caption_empty",
         "folder/c.jsonl:6": "row_malformed",
-        "folder/c.jsonl:7": "not_json",
-        "folder/c.jsonl:8": "not_json",
+        "folder/c.jsonl:7": "line_malformed",
+        "folder/c.jsonl:8": "line_malformed",
         "folder/none.png": "image_missing",
     }
 

@@ -220,7 +220,7 @@ def test_json_lines_are_read_as_well(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(orjson.dumps(row()) + b"\n{broken\n" + orjson.dumps(row()) + b"\n")
     records, (reject,) = split(Llava(annotations=str(tmp_path / "rows.jsonl"), images=""))
     assert [record.text_id for record in records] == ["1", "3"]
-    assert reject.reason == "not_json"
+    assert reject.reason == "line_malformed"
 
 
 @pytest.mark.parametrize(("name", "content"), [("x.json", b'{"a": 1}'), ("x.json", b"<html>"), ("x.parquet", b"PAR1")])

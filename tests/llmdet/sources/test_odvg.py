@@ -259,11 +259,11 @@ def test_a_bad_box_leaves_the_other_boxes_of_its_region_and_their_order(tmp_path
         (changed(PUDDLE, grounding=None), "row_malformed"),
         (changed(FORKLIFT, detection={"instances": None}), "row_malformed"),
         (TOO_DEEP, "row_malformed"),
-        (b'{"filename": "\\ud800.jpg"}', "not_json"),
-        (b'{"filename": "a.jpg", "height": NaN}', "not_json"),
-        (b"[" * 100_000, "not_json"),
-        (b'{"filename": "\xff.jpg"}', "not_json"),
-        (b"[1, 2]", "row_malformed"),
+        (b'{"filename": "\\ud800.jpg"}', "line_malformed"),
+        (b'{"filename": "a.jpg", "height": NaN}', "line_malformed"),
+        (b"[" * 100_000, "line_malformed"),
+        (b'{"filename": "\xff.jpg"}', "line_malformed"),
+        (b"[1, 2]", "line_malformed"),
     ],
 )
 def test_a_bad_line_is_a_reject_and_the_rest_is_read(tmp_path: Path, line: Any, reason: str) -> None:
@@ -434,6 +434,6 @@ def test_json_test_suite_as_lines(samples: Path, tmp_path: Path) -> None:
         assert len(records) == 2, path.name
         if path.name.startswith("n_"):
             assert [(reject.id, reject.reason) for reject in left_out] == [("odvg/rows.jsonl:2", left_out[0].reason)]
-            assert left_out[0].reason == "not_json", path.name
+            assert left_out[0].reason == "line_malformed", path.name
         elif path.name.startswith("y_object"):
             assert [reject.reason for reject in left_out] == ["row_malformed"], path.name

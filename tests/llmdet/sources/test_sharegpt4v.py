@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from llmdet import rejects
+from llmdet.errors import FormatError
 from llmdet.record import Record
 from llmdet.rejects import Reject
+from llmdet.sources import rows
 from llmdet.sources.sharegpt4v import ShareGpt4v
 
 MARKET = "In the heart of a bustling market, a woman in a blue apron arranges oranges."
@@ -19,8 +21,8 @@ def row(image: Any, answer: str = MARKET) -> dict[str, Any]:
     return {"id": "000000121586", "image": image, "conversations": turns}
 
 
-def source(tmp_path: Path, *rows: Any, **settings: Any) -> ShareGpt4v:
-    (tmp_path / "cap100k.json").write_text(json.dumps(rows))
+def source(tmp_path: Path, *values: Any, **settings: Any) -> ShareGpt4v:
+    (tmp_path / "cap100k.json").write_text(json.dumps(values))
     return ShareGpt4v(annotations=str(tmp_path / "cap100k.json"), images=str(tmp_path), **settings)
 
 
@@ -58,3 +60,14 @@ def test_an_empty_caption_is_a_reject(tmp_path: Path, answer: str) -> None:
     (reject,) = source(tmp_path, row("coco/train2017/000000000009.jpg", answer)).read()
     assert isinstance(reject, Reject)
     assert rejects.by_reason([reject]) == {"caption_empty": 1}
+
+
+def test_a_long_list_is_read_item_by_item_to_the_same_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [row(f"coco/train2017/{number:012}.jpg", f"caption {number}") for number in range(50)]
+    whole = list(source(tmp_path, *given, 5).read())
+    monkeypatch.setattr(rows, "_LARGE", 0)
+    assert list(source(tmp_path, *given, 5).read()) == whole
+    assert [type(item) for item in whole] == [Record] * 50 + [Reject]
+    (tmp_path / "cap100k.json").write_text(json.dumps(given)[:-5])
+    with pytest.raises(FormatError, match="cap100k"):
+        list(ShareGpt4v(annotations=str(tmp_path / "cap100k.json"), images="").read())
