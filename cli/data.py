@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options
-from cli.screen import Screen, screen
+from cli.screen import Screen, counted, screen
 
 if TYPE_CHECKING:
     from llmdet.workspace import Workspace
@@ -32,8 +32,8 @@ def ingest(
         Literal["decode", "header", "skip"], typer.Option(help="How photos are checked: skip opens none.")
     ] = "decode",
     orientation: Annotated[
-        Literal["stored", "applied"], typer.Option(help="EXIF rotation: applied for photos of one's own.")
-    ] = "stored",
+        Literal["stored", "applied"] | None, typer.Option(help="EXIF rotation; default: as the source says.")
+    ] = None,
     limit: options.Limit = None,
     data_root: options.DataRoot = None,
     max_faults: options.MaxFaults = 0.05,
@@ -187,8 +187,7 @@ def export(
         if len(outcome.files) > 8:
             out.shown.append(f"  and {len(outcome.files) - 8} more files")
         if outcome.lost:
-            lost = ", ".join(f"{count} {what}" for what, count in outcome.lost.items())
-            out.note(f"note: {outcome.cannot_hold.rstrip('.')}. Left out here: {lost}")
+            out.note(f"note: {outcome.cannot_hold.rstrip('.')}. Left out here: {counted(outcome.lost)}")
 
 
 def report(
@@ -285,29 +284,22 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _show_stages(out: Screen, stage: str, found: dict[str, Any], max_faults: float) -> None:
+def _show_stages(out: Screen, stage: str, found: dict[str, Outcome], max_faults: float) -> None:
     """The same for several sources: totals, and each source under `sources`."""
-    each = {}
     for name, outcome in found.items():
-        before, out.result = out.result, {}
         _show_stage(out, f"{stage} {name}", outcome, max_faults)
-        each[name] = out.result
-        out.result = _added(before, out.result)
-    out.result["sources"] = each
-
-
-def _added(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    if not a:
-        return b
-    counts = {
-        key: {name: a[key].get(name, 0) + b[key].get(name, 0) for name in a[key] | b[key]}
-        for key in ("rejects", "faults")
+    each = {name: _values(outcome) for name, outcome in found.items()}
+    out.result = {
+        "records": sum(one.records for one in found.values()),
+        "rejects": _added([one.rejects for one in found.values()]),
+        "faults": _added([one.faults for one in found.values()]),
+        "skipped": all(one.skipped for one in found.values()),
+        "sources": each,
     }
-    return {"records": a["records"] + b["records"], **counts, "skipped": a["skipped"] and b["skipped"]}
 
 
 def _show_stage(out: Screen, name: str, outcome: Outcome, max_faults: float) -> None:
-    """Counts as one line, or two where something was left out."""
+    """Counts as one line, and one more for what was left out and what of it is broken."""
     from pipelines.run import too_many
 
     known = (
@@ -315,17 +307,21 @@ def _show_stage(out: Screen, name: str, outcome: Outcome, max_faults: float) -> 
     )
     out.shown.append(f"{name}: {outcome.records} records{known}")
     if outcome.rejects:
-        out.shown.append(f"  left out: {', '.join(f'{count} {reason}' for reason, count in outcome.rejects.items())}")
+        out.shown.append(f"  left out: {counted(outcome.rejects)}")
     if outcome.faults:
-        out.shown.append(
-            f"  of these faults: {', '.join(f'{count} {reason}' for reason, count in outcome.faults.items())}"
-        )
+        out.shown.append(f"  of these faults: {counted(outcome.faults)}")
     over = too_many(name, outcome, max_faults)
     if over:
         out.too_many_faults.append(over)
-    out.result |= {
-        "records": outcome.records,
-        "rejects": outcome.rejects,
-        "faults": outcome.faults,
-        "skipped": outcome.skipped,
-    }
+    out.result |= _values(outcome)
+
+
+def _values(outcome: Outcome) -> dict[str, Any]:
+    names = ("records", "rejects", "faults", "skipped")
+    return {name: getattr(outcome, name) for name in names}
+
+
+def _added(counts: list[dict[str, int]]) -> dict[str, int]:
+    from collections import Counter
+
+    return dict(sum((Counter(one) for one in counts), Counter()))

@@ -36,7 +36,7 @@ class IngestSettings:
     """How photos are checked."""
 
     images: Literal["decode", "header", "skip"] = "decode"  # decode: prove that the pixels can be read
-    orientation: Orientation = "stored"  # public sets; "applied" for one's own photos
+    orientation: Orientation | None = None  # None: as the source says (one's own photos: applied, public sets: stored)
     part_rows: int = 2048
     limit: int | None = None  # first n records, for a try
 
@@ -253,10 +253,9 @@ class _Check:
     def _with_photo(self, record: Record) -> Record:
         url = files.safe_join(self.images, record.image)
         facts = images.inspect(url, decode=self.settings.images == "decode")
+        prefer = self.settings.orientation or record.orientation
         if record.width == 0 and record.height == 0:  # the source does not know the size
-            width, height = facts.size(self.settings.orientation)
-            return replace(
-                record, image_sha256=facts.sha256, width=width, height=height, orientation=self.settings.orientation
-            )
-        orientation = facts.orientation_that_fits(record.width, record.height, self.settings.orientation)
+            width, height = facts.size(prefer)
+            return replace(record, image_sha256=facts.sha256, width=width, height=height, orientation=prefer)
+        orientation = facts.orientation_that_fits(record.width, record.height, prefer)
         return replace(record, image_sha256=facts.sha256, orientation=orientation)
