@@ -29,6 +29,7 @@ from detector.denoising import Denoising
 from detector.pixels import Pixels, pad_pixels
 from llmdet import boxes as bx
 from llmdet.errors import ImageError, MissingError
+from llmdet.files import safe_join
 from llmdet.images import open_image
 from llmdet.record import Record, from_batch
 
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Draw = tuple[int, int]  # epoch, row
 PATIENCE = 64  # unusable photos in a row after which training stops
+DECODED_ROWS = 20_000  # of a table up to this size, records are kept decoded: reading one alone takes a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Batch:
 
 
 class RecordTable:
-    """Records of a folder of parquet parts, decoded one at a time.
+    """Records of a folder of parquet parts; those of a large folder stay in Arrow and are decoded one at a time.
 
     Raises MissingError where the folder holds none.
     """
@@ -91,11 +93,15 @@ class RecordTable:
         self.ends = np.cumsum([len(batch) for batch in self.batches], dtype=np.int64)
         if not self.batches:
             raise MissingError(f"training needs records in {folder}/part-*.parquet; none are there. Run merge first.")
+        small = int(self.ends[-1]) <= DECODED_ROWS
+        self.decoded = [record for batch in self.batches for record in from_batch(batch)] if small else None
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, row: int) -> Record:
+        if self.decoded is not None:
+            return self.decoded[row]
         part = int(np.searchsorted(self.ends, row, side="right"))
         start = int(self.ends[part - 1]) if part else 0
         return from_batch(self.batches[part].slice(row - start, 1))[0]
@@ -142,9 +148,7 @@ class GroundingDataset(Dataset[Sample]):
     def _address(self, record: Record) -> str:
         if record.root not in self.roots:
             raise MissingError(f"record {record.id} has its photo under {record.root!r}; known: {sorted(self.roots)}")
-        if ".." in record.image.split("/") or record.image.startswith("/"):
-            raise ImageError("outside_root", record.image)
-        return f"{self.roots[record.root].rstrip('/')}/{record.image}"
+        return safe_join(self.roots[record.root], record.image)
 
     def _warn(self, message: str) -> None:
         if message not in self.warned:

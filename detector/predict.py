@@ -70,13 +70,12 @@ class Detector:
         """
         asked = tuple(text.split_names(names) if isinstance(names, str) else names)
         prompts = list(self._prompts(asked, names_per_prompt or len(asked)))
-        found: list[Detections] = []
-        for start in range(0, len(images), batch_size):
-            group = images[start : start + batch_size]
-            scores_BQP, boxes_BQ4 = self._scores(group, prompts)
-            for image, scores, boxes in zip(group, scores_BQP, boxes_BQ4, strict=True):
-                found.append(_select(scores, boxes, image.size, asked, top_k).above(threshold))
-        return found
+        found: dict[int, Detections] = {}
+        for rows in _batches(images, batch_size):
+            scores_BQP, boxes_BQ4 = self._scores([images[row] for row in rows], prompts)
+            for row, scores, boxes in zip(rows, scores_BQP, boxes_BQ4, strict=True):
+                found[row] = _select(scores, boxes, images[row].size, asked, top_k).above(threshold)
+        return [found[row] for row in range(len(images))]
 
     def _prompts(self, names: tuple[str, ...], most: int) -> Iterator[text.Encoded]:
         """Prompts of as many names as fit, in order."""
@@ -113,11 +112,22 @@ class Detector:
             all_scores.append(scores_BQP)
             all_boxes.append(outputs.boxes_BQ4)
             first += len(prompt.tokens)
-        # Boxes are fractions of the padded canvas; make them fractions of each image.
-        canvas = torch.tensor([pixel_values.shape[3], pixel_values.shape[2]] * 2, dtype=torch.float64)
-        sizes = torch.stack([pixel_mask[:, 0].sum(-1), pixel_mask[:, :, 0].sum(-1)], -1).repeat(1, 2)
-        boxes = torch.cat(all_boxes, 1).double().cpu() * (canvas / sizes.double())[:, None]
-        return list(torch.cat(all_scores, 1).double().cpu().numpy()), list(boxes.numpy())
+        return _rows(all_scores), _rows(all_boxes)
+
+
+def _rows(parts: Sequence[Tensor]) -> list[NDArray[np.float64]]:
+    """Queries of several prompts side by side, one array for each image."""
+    return list(torch.cat(list(parts), 1).double().cpu().numpy())
+
+
+def _batches(images: Sequence[Image.Image], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of images that have the same size: padding would leak into a smaller one through the convolutions."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for row, image in enumerate(images):
+        by_size.setdefault(image.size, []).append(row)
+    for rows in by_size.values():
+        for start in range(0, len(rows), batch_size):
+            yield rows[start : start + batch_size]
 
 
 def phrase_scores(logits_BQT: Tensor, tokens: NDArray[np.bool_]) -> Tensor:
