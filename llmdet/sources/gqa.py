@@ -27,7 +27,7 @@ from llmdet.errors import FormatError, MissingError
 from llmdet.files import exists, join, read_json
 from llmdet.record import Box, Record, Region, Span, record_id
 from llmdet.rejects import Kind, Level, Reject
-from llmdet.sources.mdetr import Fault, MdetrJson, is_mdetr, size_fault, split_of, xywh
+from llmdet.sources.mdetr import Fault, MdetrJson, is_mdetr, size_fault, split_of, storing_fault, xywh
 from llmdet.sources.scene_text import SceneText, Thing, scene_texts
 from llmdet.sources.source import Item, SourceInfo
 from llmdet.tokens import estimate_bert_tokens
@@ -150,7 +150,9 @@ def _graph_fault(graph: Any) -> Fault | None:
     if not isinstance(graph, dict) or not isinstance(graph.get("objects"), dict):
         return Fault("row_malformed", f"a graph must have objects by id, got {str(graph)[:80]}")
     size = size_fault(graph)
-    return Fault("row_malformed", size) if size else None
+    if size:
+        return Fault("row_malformed", size)
+    return storing_fault([graph.get("location"), graph.get("weather")])
 
 
 def _box(row: Any, order: int, key: str, graph: dict[str, Any]) -> Box | Fault:
@@ -164,7 +166,7 @@ def _box(row: Any, order: int, key: str, graph: dict[str, Any]) -> Box | Fault:
     reason = boxes.fault(xyxy, int(graph["width"]), int(graph["height"]))
     if reason:
         return Fault(reason, f"{xyxy} in {graph['width']}x{graph['height']}")
-    return Box(xyxy=xyxy, order=order, annotation_id=key)
+    return storing_fault(row) or Box(xyxy=xyxy, order=order, annotation_id=key)
 
 
 def _phrase(row: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from llmdet.errors import FormatError
 from llmdet.files import read_json
 from llmdet.record import Box, Record, Region, Span, record_id
 from llmdet.rejects import Level, Reject
+from llmdet.sources.fields import FieldError, extra
 from llmdet.sources.source import Item
 
 _SPLIT = re.compile(r"(?:^|_)(train|val|testA|testB|test)(?=[_.]|$)")
@@ -100,13 +101,13 @@ class MdetrJson:
         regions: dict[tuple[Span, ...], list[Box]] = defaultdict(list)
         more: dict[str, dict[str, Any]] = {}
         for order, row in enumerate(groups.pop(str(image["id"]), [])):
-            found = _box(row, order, image["caption"], width, height)
+            rest = {k: v for k, v in row.items() if k not in _ANNOTATION_KEYS and (k, v) != ("category_id", 1)}
+            found = (storing_fault(rest) if rest else None) or _box(row, order, image["caption"], width, height)
             if isinstance(found, Fault):
                 yield self._reject(f"{identity}#{annotation_id(row) or order}", "annotation", found)
                 continue
             box, spans = found
             regions[spans].append(box)
-            rest = {k: v for k, v in row.items() if k not in _ANNOTATION_KEYS and (k, v) != ("category_id", 1)}
             if rest:
                 more[str(order)] = rest
         yield self._record(image, regions, more)
@@ -116,7 +117,7 @@ class MdetrJson:
     ) -> Record:
         photo, text_id = _identity(image)
         text = image["caption"]
-        extra = {key: value for key, value in image.items() if key not in _IMAGE_KEYS}
+        rest = {key: value for key, value in image.items() if key not in _IMAGE_KEYS}
         return Record(
             id=record_id(self.name, photo, text_id),
             source=self.name,
@@ -135,7 +136,7 @@ class MdetrJson:
             split=split_of(self.annotations),
             licence=self.licence,
             origin=self.address,
-            extra={**extra, "annotations": more} if more else extra,
+            extra={**rest, "annotations": more} if more else rest,
         )
 
     def _reject(self, identity: str, level: Level, fault: Fault) -> Reject:
@@ -194,6 +195,15 @@ def size_fault(row: dict[str, Any]) -> str | None:
     return None
 
 
+def storing_fault(value: Any) -> Fault | None:
+    """Why a value cannot be kept as JSON inside a record: it may be nested deeper than a writer can follow."""
+    try:
+        extra({"joined": [{"extra": {"annotations": {"0": value}}}]})  # the deepest place that it may come to
+    except FieldError as error:
+        return Fault(error.reason, error.detail[:160])
+    return None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -211,7 +221,9 @@ def _image_fault(image: Any) -> Fault | None:
     if not image["caption"].strip():
         return Fault("text_empty", f"image {image['id']} has an empty caption")
     size = size_fault(image)
-    return Fault("row_malformed", f"{size} in image {image['id']}") if size else None
+    if size:
+        return Fault("row_malformed", f"{size} in image {image['id']}")
+    return storing_fault(image)
 
 
 def _identity(image: dict[str, Any]) -> tuple[str, str]:

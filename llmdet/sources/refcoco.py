@@ -29,7 +29,7 @@ from llmdet.files import exists, join, read_json
 from llmdet.plain_pickle import read_plain_pickle
 from llmdet.record import Box, Record, Region, record_id
 from llmdet.rejects import Kind, Level, Reject
-from llmdet.sources.mdetr import Fault, MdetrJson, size_fault, xywh
+from llmdet.sources.mdetr import Fault, MdetrJson, size_fault, storing_fault, xywh
 from llmdet.sources.source import Item, SourceInfo
 
 ADDRESS = "https://github.com/lichengunc/refer"
@@ -173,6 +173,9 @@ class RefCoco:
         if reason:
             return Fault(reason, f"bbox {row['bbox']} in {image['width']}x{image['height']}")
         segmentation = row.get("segmentation") if self.masks else None
+        fault = storing_fault(segmentation)
+        if fault:
+            return fault
         area = row.get("area")
         return Box(
             xyxy=xyxy,

@@ -13,6 +13,11 @@ from llmdet.tokens import estimate_bert_tokens
 from llmdet.validate import faults
 
 
+DEEP: list[Any] = []
+for _ in range(400):  # deeper than json can be written
+    DEEP = [DEEP]
+
+
 def thing(name: Any, sides: Any = (20, 30, 40, 20), attributes: Any = (), relations: Any = ()) -> dict[str, Any]:
     x, y, w, h = sides
     attributes = list(attributes) if isinstance(attributes, tuple) else attributes
@@ -112,6 +117,7 @@ def test_the_same_graph_gives_the_same_text(tmp_path: Path) -> None:
         (thing("dog", (1, 2, None, 4)), "box_malformed"),
         (thing("dog", (100, 2, 30, 4)), "box_outside_image"),
         (thing("dog", (1, 2, 0, 4)), "box_below_one_pixel"),
+        (thing("dog", attributes=DEEP), "row_malformed"),
     ],
 )
 def test_a_bad_object_costs_that_object_only(tmp_path: Path, row: Any, reason: str) -> None:
@@ -137,7 +143,9 @@ def test_a_bad_relation_costs_that_relation_only(tmp_path: Path, relations: Any,
     assert (reject.level, reject.reason) == ("annotation", reason)
 
 
-@pytest.mark.parametrize("bad", [None, {"objects": []}, {"objects": {}, "height": 3}, graph() | {"width": "x"}])
+@pytest.mark.parametrize(
+    "bad", [None, {"objects": []}, {"objects": {}, "height": 3}, graph() | {"width": "x"}, graph() | {"location": DEEP}]
+)
 def test_a_bad_graph_costs_that_photo_only(tmp_path: Path, bad: Any) -> None:
     records, (reject,) = read(tmp_path, {"1": bad, "2": graph(_1=thing("dog"))})
     assert [record.id for record in records] == ["gqa/2/0"]

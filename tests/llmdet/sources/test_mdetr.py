@@ -25,6 +25,11 @@ IMAGE = {
 }
 
 
+DEEP: list[Any] = []
+for _ in range(400):  # deeper than json can be written
+    DEEP = [DEEP]
+
+
 def annotation(spans: Any, bbox: Any = (10, 20, 30, 25), **more: Any) -> dict[str, Any]:
     bbox = list(bbox) if isinstance(bbox, tuple) else bbox
     row = {"area": 750.0, "iscrowd": 0, "image_id": 12, "category_id": 1, "id": 40, "bbox": bbox}
@@ -121,6 +126,7 @@ def test_what_else_an_annotation_says_is_kept_by_its_place(tmp_path: Path) -> No
         (annotation([[5, 5]]), "span_outside_text"),
         (annotation([[-2, 5]]), "span_outside_text"),
         (annotation([[0, 5]], iscrowd=1), "crowd"),
+        (annotation([[0, 5]], phrase_ids=DEEP), "row_malformed"),
     ],
 )
 def test_a_bad_annotation_costs_that_box_only(tmp_path: Path, row: Any, reason: str) -> None:
@@ -148,6 +154,7 @@ def test_a_bad_annotation_costs_that_box_only(tmp_path: Path, row: Any, reason: 
         (IMAGE | {"width": 5.5}, "row_malformed"),
         (IMAGE | {"width": 2**31}, "row_malformed"),
         (IMAGE | {"width": "²"}, "row_malformed"),
+        (IMAGE | {"tokens_negative": DEEP}, "row_malformed"),
         (IMAGE, "id_repeated"),
     ],
 )

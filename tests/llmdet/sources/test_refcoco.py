@@ -39,6 +39,11 @@ ANNOTATIONS = [
 ]
 
 
+DEEP: list[Any] = []
+for _ in range(400):  # deeper than json can be written
+    DEEP = [DEEP]
+
+
 def put(folder: Path, refs: Any, images: Any = IMAGES, annotations: Any = ANNOTATIONS, protocol: int = 2) -> Path:
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol))
     (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -125,6 +130,7 @@ def test_a_bad_entry_costs_that_entry_only(tmp_path: Path, ref: Any, reason: str
         (IMAGES, [None, {"id": [1719]}], "annotation_unknown"),
         (IMAGES, [ANNOTATIONS[0] | {"bbox": [1, 2, "3", 4]}], "box_malformed"),
         (IMAGES, [ANNOTATIONS[0] | {"bbox": [1, 2, 0, 4]}], "box_below_one_pixel"),
+        (IMAGES, [ANNOTATIONS[0] | {"segmentation": DEEP}], "row_malformed"),
         (IMAGES, [ANNOTATIONS[0] | {"bbox": [100, 2, 9, 4]}], "box_outside_image"),
     ],
 )
