@@ -10,6 +10,8 @@ from cli import options
 from cli.screen import Screen, counted, screen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llmdet.workspace import Workspace
     from pipelines.engines.engine import Engine
     from pipelines.parts import Outcome
@@ -284,7 +286,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(count)
 
 
-def _show_stages(out: Screen, stage: str, found: dict[str, Outcome], max_faults: float) -> None:
+def _show_stages(out: Screen, stage: str, found: Mapping[str, Outcome], max_faults: float) -> None:
     """The same for several sources: totals, and each source under `sources`."""
     for name, outcome in found.items():
         _show_stage(out, f"{stage} {name}", outcome, max_faults)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options
-from cli.screen import Screen, screen
+from cli.screen import Screen, counted, screen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -105,7 +105,7 @@ def _status(outcome: StatusOutcome) -> list[Table]:
         if table.table.startswith("asks/") and not table.rows:
             continue  # nothing is asked again: nothing to see
         seconds = "" if table.seconds is None else f"{table.seconds:.1f}"
-        tables.add_row(table.table, table.source, _state(table), str(table.rows), _counts(table.rejects), seconds)
+        tables.add_row(table.table, table.source, _state(table), str(table.rows), counted(table.rejects), seconds)
     shown = [tables]
     ledgers = Table(
         "source", "ledger", "answered", "failed", "tokens in", "cached", "out", title="answers", title_justify="left"
@@ -136,10 +136,6 @@ def _state(table: Any) -> str:
     if table.finished:
         return f"finished, {table.pending} parts of a new one" if table.pending else "finished"
     return f"not finished: {table.pending} parts so far"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options
-from cli.screen import Screen, screen
+from cli.screen import Screen, counted, screen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -111,7 +111,7 @@ def _run(out: Screen, recipe: Recipe, limit: int | None) -> None:
 def _told(outcome: RunOutcome) -> list[str | Table]:
     lines: list[str | Table] = [f"{outcome.records} records in {outcome.workspace}/groundingcap"]
     if outcome.rejects:
-        lines.append(f"  left out: {', '.join(f'{count} {reason}' for reason, count in outcome.rejects.items())}")
+        lines.append(f"  left out: {counted(outcome.rejects)}")
     lines += [f"export    {folder}" for folder in outcome.exports.values()]
     if outcome.checkpoint:
         lines.append(f"detector  {outcome.checkpoint}")

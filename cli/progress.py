@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 if TYPE_CHECKING:
     from pipelines.parts import Progress as Report
@@ -33,6 +34,27 @@ def bars_or_lines() -> Bars | Lines:
     return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines()
 
 
+class _Count(ProgressColumn):
+    """ "12/40", "12" where the end is not known, nothing for a stage that does not count."""
+
+    def render(self, task: Task) -> Text:
+        done = int(task.completed)
+        if task.fields["counts"]:
+            return Text(f"{done}/{int(task.total)}" if task.total else str(done), style="progress.download")
+        return Text("")
+
+
+class _Left(ProgressColumn):
+    """Time left, while there is any and it can be told."""
+
+    max_refresh = 0.5  # seconds
+
+    def render(self, task: Task) -> Text:
+        if task.finished or task.time_remaining is None:
+            return Text("")
+        return Text(f"{_clock(task.time_remaining)} left", style="progress.remaining")
+
+
 class Bars:
     """One bar a stage; those that are done stay above with their time."""
 
@@ -41,20 +63,19 @@ class Bars:
             SpinnerColumn(finished_text="[green]done"),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
-            MofNCompleteColumn(),
+            _Count(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            TimeRemainingColumn(),
+            _Left(),
             console=console,
         )
         self._bars.start()
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Report]:
-        task = self._bars.add_task(name, total=None, left="")
+        task = self._bars.add_task(name, total=None, counts=False)
 
         def report(done: int, total: int | None) -> None:
-            self._bars.update(task, completed=done, total=total, left="left" if total else "")
+            self._bars.update(task, completed=done, total=total, counts=True)
 
         yield report
         self._finish(task)
@@ -62,7 +83,7 @@ class Bars:
     def _finish(self, task: TaskID) -> None:
         shown = next(one for one in self._bars.tasks if one.id == task)
         done = max(1, int(shown.total or shown.completed))
-        self._bars.update(task, total=done, completed=done, left="")
+        self._bars.update(task, total=done, completed=done)
 
     def stop(self) -> None:
         self._bars.stop()
@@ -100,5 +121,11 @@ class Lines:
 def _so_far(done: int, total: int | None, seconds: float) -> str:
     if not total or not done:
         return f"{done} done"
-    left = round(seconds / done * (total - done))
-    return f"{done} of {total}, about {left // 60}:{left % 60:02d} left"
+    return f"{done} of {total}, about {_clock(seconds / done * (total - done))} left"
+
+
+def _clock(seconds: float) -> str:
+    """Hours only where there are any: 0:07, 12:30, 1:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ class Screen:
         """Show the progress of a stage while it runs."""
         from cli.progress import bars_or_lines
 
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' bars would tear ours apart
         self._progress = self._progress or bars_or_lines()
         with self._progress.stage(stage) as progress:
             yield progress
@@ -57,9 +59,8 @@ class Screen:
         """Write the result to standard output."""
         if self.as_json:
             head = {"command": self.command, "workspace": _address(self.workspace), "seconds": round(seconds, 3)}
-            typer.echo(
-                _json(head | ({"error": error} if error else {k: v for k, v in self.result.items() if k not in head}))
-            )
+            rest = {"error": error} if error else {k: v for k, v in self.result.items() if k not in head}
+            typer.echo(_json(head | rest))
         elif self.shown and not error:
             from rich.console import Console
 
@@ -95,6 +96,11 @@ def screen(command: str, workspace: str | None, as_json: bool) -> Iterator[Scree
         typer.echo(f"error: {line}", err=True)
     if error or out.too_many_faults:
         raise typer.Exit(1 if error else 3)
+
+
+def counted(counts: dict[str, int]) -> str:
+    """{"crowd": 11} as "11 crowd"."""
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 def _missing(failure: ModuleNotFoundError) -> str:
