@@ -12,7 +12,6 @@ from llmdet.sources.scene_text import Thing, scene_texts
 from llmdet.tokens import estimate_bert_tokens
 from llmdet.validate import faults
 
-
 DEEP: list[Any] = []
 for _ in range(400):  # deeper than json can be written
     DEEP = [DEEP]
