@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -202,8 +203,9 @@ def shards(batches: Iterable[pa.RecordBatch], size: int | None) -> Iterator[Iter
 def remove_old(out: str, stem: str, written: tuple[str, ...]) -> None:
     """Remove the numbered shards that an earlier export left in the folder, so that readers of `<stem>-*` see one."""
     fs, path = url_to_fs(out)
-    for old in fs.glob(f"{path}/{stem}-[0-9][0-9][0-9][0-9][0-9].*"):
-        if posixpath.basename(old) not in written:
+    for old in fs.ls(path, detail=False):
+        name = posixpath.basename(old)
+        if re.fullmatch(rf"{re.escape(stem)}-[0-9]{{5}}\..*", name) and name not in written:
             fs.rm_file(old)
 
 

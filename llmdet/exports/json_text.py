@@ -19,7 +19,7 @@ Offsets = NDArray[np.int32]  # (n + 1,), from 0: list i is items[offsets[i]:offs
 
 # What JSON wants escaped inside a string; everything else may stand as UTF-8.
 _ESCAPED = r'["\\\x00-\x1f]'
-_BRACKET, _CLOSE = ord("["), ord("]")
+_CLOSE = ord("]")
 
 
 def offsets_of(lists: pa.Array) -> Offsets:
@@ -45,14 +45,6 @@ def rows(values: NDArray[np.float64] | NDArray[np.int32]) -> pa.Array:
 def integers(column: pa.Array) -> pa.Array:
     """Whole numbers as JSON numbers; null stays null."""
     return column.cast(pa.string())
-
-
-def floats(column: pa.Array) -> pa.Array:
-    """Doubles as JSON numbers, null where the column is null."""
-    values = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    texts = rows(values.reshape(-1, 1))
-    inner = pc.utf8_slice_codeunits(texts, start=1, stop=-1)
-    return pc.if_else(column.is_valid(), inner, None) if column.null_count else inner
 
 
 def strings(column: pa.Array) -> pa.Array:

@@ -44,7 +44,7 @@ class Yolo(ByRecord):
         for batch in selected(batches, self.split):
             tally.lost.update(losses(batch, Flat.of(batch), self.holds))
             for record in from_batch(batch):
-                name = f"{record.split or 'train'}/{record.root}/{record.image}"
+                name = _name(record)
                 pictures.put(record.root, record.source, record.image, name)
                 labels.write(name, record.split or "train", "".join(_lines(record, vocabulary, tally)))
                 count(record, tally, crowds=False)
@@ -71,6 +71,15 @@ class _Labels:
         self._pictures[address] = picture
         before = files.read_bytes(address) if known else b""
         files.write_bytes(address, before + lines.encode())
+
+
+def _name(record: Record) -> str:
+    """Where a picture lies below images/ and its labels below labels/.
+
+    ultralytics finds labels by the last folder called images, so no other folder may have that name (V3Det's do).
+    """
+    parts = f"{record.split or 'train'}/{record.root}/{record.image}".split("/")
+    return "/".join("pictures" if part == "images" else part for part in parts)
 
 
 def _lines(record: Record, vocabulary: Vocabulary, tally: Tally) -> Iterable[str]:

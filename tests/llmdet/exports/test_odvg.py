@@ -9,6 +9,7 @@ from llmdet.errors import SettingError
 from llmdet.exports.odvg import Odvg
 from llmdet.record import Box, Record, Region, to_batch
 from llmdet.sources.coco import Coco
+from llmdet.sources.odvg import Odvg as OdvgSource
 from llmdet.sources.source import Category, SourceInfo
 from tests.llmdet.example_records import FULL, PETS, SENTENCE, few, records
 
@@ -175,3 +176,18 @@ def test_instances_parse_back_to_the_same_boxes_and_labels(many: list[Record]) -
 def rows_by_end_of_line(data: bytes) -> list[dict]:
     """Only a line feed ends a line of jsonl; str.splitlines would also break at U+2028."""
     return [json.loads(line) for line in data.decode().split("\n")[:-1]]
+
+
+def test_mmdets_lines_come_back_unchanged(samples: Path, tmp_path: Path) -> None:
+    grounding, detection = samples / "odvg/flickr_separateGT_train_vg.jsonl", samples / "odvg/coco_tiny_val_od.jsonl"
+    source = OdvgSource(annotations=str(grounding), images="")
+    read = [item for item in source.read() if isinstance(item, Record)]
+    assert rows(Odvg().encode(to_batch(read))) == rows(grounding.read_bytes())
+    labels = samples / "odvg/coco2017_label_map.json"
+    source = OdvgSource(annotations=str(detection), images="", label_map=str(labels))
+    read = [item for item in source.read() if isinstance(item, Record)]
+    Odvg(form="od").write([to_batch(read)], str(tmp_path), {"odvg": source.info()})
+    assert rows((tmp_path / "odvg.jsonl").read_bytes()) == rows(detection.read_bytes())
+    assert json.loads((tmp_path / "label_map.json").read_text()) == json.loads(labels.read_text())
+    again = OdvgSource(annotations=str(tmp_path / "odvg.jsonl"), images="", label_map=str(tmp_path / "label_map.json"))
+    assert [item for item in again.read() if isinstance(item, Record)] == read

@@ -68,6 +68,18 @@ def test_second_text_of_a_picture_adds_its_boxes_and_a_second_export_does_not(tm
         assert len((tmp_path / "labels/train/pets/a/12.txt").read_text().splitlines()) == 6
 
 
+def test_labels_are_where_ultralytics_looks_for_them(tmp_path: Path) -> None:
+    """It takes a picture's path, puts labels for the last folder called images, and .txt for the suffix."""
+    (tmp_path / "v3det/images/n01").mkdir(parents=True)
+    (tmp_path / "v3det/images/n01/x.jpg").write_bytes(b"jpeg")
+    record = replace(FULL, image="images/n01/x.jpg")
+    sources = {"pets": SourceInfo("pets", "coco", "", "", str(tmp_path / "v3det"), PETS.categories)}
+    Yolo(images="link").write([to_batch([record])], str(tmp_path / "out"), sources)
+    (picture,) = (tmp_path / "out/images/train").rglob("*.jpg")
+    before, after = str(picture).rsplit("/images/", 1)
+    assert len(Path(f"{before}/labels/{after}").with_suffix(".txt").read_text().splitlines()) == 3
+
+
 def test_picture_without_boxes_has_an_empty_file(tmp_path: Path) -> None:
     Yolo().write([to_batch([replace(FULL, regions=())])], str(tmp_path), {"pets": PETS})
     assert (tmp_path / "labels/train/pets/a/12.txt").read_bytes() == b""
