@@ -44,6 +44,7 @@ def records(annotations: Path, seed: int) -> list[Record]:
 
 
 def record(image: dict[str, Any], rows: list[dict[str, Any]], names: dict[int, str], rng: random.Random) -> Record:
+    """The record of one scene, as ingest writes it."""
     present = sorted({row["category_id"] for row in rows})
     absent = [number for number in names if number not in present]
     order = present + rng.sample(absent, max(0, NAMES - len(present)))
@@ -66,10 +67,12 @@ def record(image: dict[str, Any], rows: list[dict[str, Any]], names: dict[int, s
 
 
 def box(row: dict[str, Any]) -> Box:
+    """A COCO annotation as a box."""
     return Box(tuple(from_xywh(row["bbox"]).tolist()), annotation_id=str(row["id"]))
 
 
 def train_process(rank: int, processes: int, seed: int, steps: int, place: str, changes: dict[str, Any]) -> None:
+    """One training process."""
     import dataclasses
 
     import torch.distributed as dist
@@ -115,6 +118,7 @@ def scores(place: str, name: str, folder: str | None) -> dict[str, float]:
 
 
 def pss(processes: list[Any]) -> int:
+    """Sum of the proportional set sizes of processes, bytes."""
     total = 0
     for process in processes:
         try:
@@ -126,6 +130,7 @@ def pss(processes: list[Any]) -> int:
 
 
 def run(place: str, seed: int, processes: int, steps: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """Train and score one seed."""
     spawn, began = mp.get_context("spawn"), time.monotonic()
     workers = [
         spawn.Process(target=train_process, args=(r, processes, seed, steps, place, changes)) for r in range(processes)
@@ -153,6 +158,7 @@ def run(place: str, seed: int, processes: int, steps: int, changes: dict[str, An
 
 
 def main() -> None:
+    """Run the command of the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--processes", type=int, default=2)

@@ -20,8 +20,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
-from transformers import AutoConfig, AutoTokenizer, BertTokenizer, GroundingDinoImageProcessorPil, MMGroundingDinoConfig
-from transformers import GroundingDinoProcessor, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertTokenizer,
+    GroundingDinoImageProcessorPil,
+    GroundingDinoProcessor,
+    MMGroundingDinoConfig,
+    PreTrainedTokenizerBase,
+)
 
 from detector.config import ModelSettings, TrainSettings, tiny_config
 from detector.model import OpenDetector, scale_init
@@ -66,7 +73,7 @@ def find(folder: str | Path) -> Path:
         return place
     newest = checkpoints(place)
     if not newest:
-        raise MissingError(f"no model in {folder}: neither config.json nor a step-... folder is there. Run train first.")
+        raise MissingError(f"no model in {folder}: neither config.json nor a step-... folder is there; run train first")
     return newest[-1]
 
 
@@ -145,11 +152,14 @@ _FREE = ("checkpoint_every", "keep", "log_every", "readers", "threads")
 
 
 def check_settings(stored: dict[str, Any], settings: TrainSettings, checkpoint: Path) -> None:
+    """Raise SettingError unless a run with the stored settings may go on with these."""
     now = orjson.loads(orjson.dumps(asdict(settings)))
     different = [name for name in now if name not in _FREE and stored.get(name) != now[name]]
     if different:
         changes = ", ".join(f"{name} {stored.get(name)} -> {now[name]}" for name in different)
-        raise SettingError(f"{checkpoint} was trained with other settings ({changes}); choose another --out to start anew")
+        raise SettingError(
+            f"{checkpoint} was trained with other settings ({changes}); choose another --out to start anew"
+        )
 
 
 def _optimizer_tensors(model: OpenDetector, optimizer: Optimizer) -> dict[str, Tensor]:

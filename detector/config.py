@@ -69,6 +69,7 @@ class ModelSettings:
 
 
 def quickstart_model() -> ModelSettings:
+    """The tiny model on scenes of 128 by 128 pixels."""
     return ModelSettings(start="tiny", short_side=128, long_side=128)
 
 
@@ -108,7 +109,7 @@ def tiny_config(vocabulary: int) -> MMGroundingDinoConfig:
         hidden_sizes=[32, 64, 128],
         depths=[1, 1, 2],
         layer_scale_init_value=0.0,
-        out_features=["stage2", "stage3"],
+        out_features=["stage2", "stage3"],  # type: ignore[call-arg]
     )
     text = BertConfig(
         vocab_size=vocabulary,

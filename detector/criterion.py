@@ -67,7 +67,10 @@ def criterion(
 ) -> Loss:
     """The loss of a batch. `positives` is the number of boxes to divide by: the mean over all processes, at least 1."""
     terms = set_terms(matched, match(matched, targets, settings), targets, settings)
-    parts = {"decoder": _weigh([term[-2] for term in terms], settings), "encoder": _weigh([t[-1] for t in terms], settings)}
+    parts = {
+        "decoder": _weigh([term[-2] for term in terms], settings),
+        "encoder": _weigh([t[-1] for t in terms], settings),
+    }
     if len(matched.logits_KBQT) > 2:
         parts["auxiliary"] = _weigh([term[:-2].sum(0) for term in terms], settings)
     if denoised is not None and noise is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fsspec
 import numpy as np
@@ -73,10 +73,15 @@ class Batch:
     noise: Denoising | None
 
     def to(self, device: torch.device) -> Batch:
-        tensors = (self.pixel_values, self.pixel_mask, self.input_ids, self.attention_mask)
-        moved = (tensor.to(device, non_blocking=True) for tensor in tensors)
-        noise = None if self.noise is None else self.noise.to(device)
-        return Batch(self.names, *moved, self.targets.to(device), noise)
+        return replace(
+            self,
+            pixel_values=self.pixel_values.to(device, non_blocking=True),
+            pixel_mask=self.pixel_mask.to(device, non_blocking=True),
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            targets=self.targets.to(device),
+            noise=None if self.noise is None else self.noise.to(device),
+        )
 
 
 class RecordTable:
@@ -236,14 +241,12 @@ def pad_ids(ids: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
-def loader(
-    dataset: GroundingDataset, sampler: StepSampler, queries: int, readers: int
-) -> DataLoader[Batch]:
+def loader(dataset: GroundingDataset, sampler: StepSampler, queries: int, readers: int) -> DataLoader[Batch]:
     """Batches in the order of the sampler; `readers` processes open photos ahead of time."""
     collate = Collate(sampler.settings, queries)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_sampler=sampler,  # type: ignore[arg-type]
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=readers,
     )

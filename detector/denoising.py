@@ -9,7 +9,7 @@ a place in a list and means nothing. So the model has no weights that plain tran
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,8 +35,13 @@ class Denoising:
     groups: int
 
     def to(self, device: torch.device) -> Denoising:
-        moved = (part.to(device) for part in (self.boxes_BD4, self.target_BD, self.real_BD, self.mask_BQQ))
-        return Denoising(*moved, self.groups)
+        return replace(
+            self,
+            boxes_BD4=self.boxes_BD4.to(device),
+            target_BD=self.target_BD.to(device),
+            real_BD=self.real_BD.to(device),
+            mask_BQQ=self.mask_BQQ.to(device),
+        )
 
 
 def noised(

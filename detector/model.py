@@ -47,8 +47,9 @@ class DenoisingDecoder(upstream.MMGroundingDinoDecoder):
     """Upstream's decoder for reference boxes of four numbers, with `noise` queries in front where there are any."""
 
     noise: Denoising | None = None
+    bbox_embed: nn.ModuleList  # type: ignore[assignment]
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         inputs_embeds: Tensor,
         vision_encoder_hidden_states: Tensor,
@@ -110,7 +111,7 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
         self.model.decoder.bbox_embed = copy.deepcopy(self.bbox_embed)
         self.post_init()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         pixel_values: Tensor,
         pixel_mask: Tensor,
@@ -140,20 +141,27 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
     def _heads(self, inner: upstream.MMGroundingDinoModelOutput, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (L, B, D + Q, T) and boxes (L, B, D + Q, 4) of every decoder layer."""
         logits, boxes = [], []
+        states, starts = given(inner.intermediate_hidden_states), given(inner.intermediate_reference_points)
         for number, (score, refine) in enumerate(zip(self.class_embed, self.bbox_embed, strict=True)):
-            hidden = inner.intermediate_hidden_states[:, number]
-            start = torch.special.logit(inner.intermediate_reference_points[:, number], eps=1e-5)
+            hidden = states[:, number]
+            start = torch.special.logit(starts[:, number], eps=1e-5)
             logits.append(score(hidden, inner.encoder_last_hidden_state_text, valid_BT)[..., : valid_BT.shape[1]])
             boxes.append((refine(hidden) + start).sigmoid())
         return torch.stack(logits), torch.stack(boxes)
 
     def _proposals(self, inner: upstream.MMGroundingDinoModelOutput, width: int) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, T) and boxes (B, Q, 4) of the encoder cells that became queries."""
-        logits_BST = inner.enc_outputs_class[..., :width]
+        logits_BST = given(inner.enc_outputs_class)[..., :width]
         best_BQ = logits_BST.max(-1).values.topk(self.config.num_queries, dim=1).indices[..., None]
         logits = logits_BST.gather(1, best_BQ.expand(-1, -1, width))
-        boxes = inner.enc_outputs_coord_logits.gather(1, best_BQ.expand(-1, -1, 4)).sigmoid()
+        boxes = given(inner.enc_outputs_coord_logits).gather(1, best_BQ.expand(-1, -1, 4)).sigmoid()
         return logits, boxes
+
+
+def given(tensor: Tensor | None) -> Tensor:
+    """A field of upstream's output that this model always fills."""
+    assert tensor is not None
+    return tensor
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ class Pixels:
 
 
 def pad_pixels(images: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Images padded right and below with zeros to the largest, (B, 3, H, W), and where they are, (B, H, W) of 0 or 1."""
+    """Images padded right and below with zeros, (B, 3, H, W), and where they are, (B, H, W) of 0 or 1."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     values = torch.zeros(len(images), 3, height, width)
     mask = torch.zeros(len(images), height, width, dtype=torch.long)

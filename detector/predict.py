@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector import checkpoint, text
 from detector.data import pad_ids
@@ -49,7 +49,9 @@ class Detector:
     def load(cls, folder: str | Path, device: str | None = None) -> Detector:
         """Read a run's folder, a checkpoint, any MM-Grounding-DINO folder of transformers, or a hub id."""
         parts = checkpoint.read(folder)
-        parts.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        module: nn.Module = parts.model.eval()
+        module.to(place)
         return cls(parts)
 
     def detect(

@@ -101,9 +101,7 @@ def positive_map(offsets: NDArray[np.int64], phrases: Sequence[Spans]) -> NDArra
     return tokens
 
 
-def _complete(
-    tokens: NDArray[np.bool_], offsets: NDArray[np.int64], phrases: Sequence[Spans]
-) -> NDArray[np.bool_]:
+def _complete(tokens: NDArray[np.bool_], offsets: NDArray[np.int64], phrases: Sequence[Spans]) -> NDArray[np.bool_]:
     """Phrases that have a token and do not reach past the last token that is left."""
     reach = int(offsets[:, 1].max(initial=0))
     inside = np.array([all(stop <= reach for _, stop in spans) for spans in phrases], dtype=bool)

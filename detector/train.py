@@ -70,14 +70,18 @@ def train(
         torch.set_num_threads(settings.threads)
     place = torch.device(device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"))
     parts = checkpoint.start(model, settings.seed)
-    net = parts.model.to(place).train()
+    net = parts.model
+    module: nn.Module = net.train()
+    module.to(place)
     dataset = GroundingDataset(data, parts.tokenizer, parts.pixels, net.config.max_text_len, settings.seed)
     _freeze_unused(net, dataset, settings, place)
     optimizer = build_optimizer(net, settings)
     saved = checkpoint.checkpoints(out)
     first = checkpoint.resume(saved[-1], net, optimizer, settings) if saved else 0
     wrapped: nn.Module = DistributedDataParallel(net) if world > 1 else net
-    batches = loader(dataset, StepSampler(len(dataset), settings, first, rank, world), net.config.num_queries, settings.readers)
+    batches = loader(
+        dataset, StepSampler(len(dataset), settings, first, rank, world), net.config.num_queries, settings.readers
+    )
 
     began, losses, folder = time.monotonic(), [], saved[-1] if saved else Path(out)
     with _log(out, rank) as write_log:
@@ -138,10 +142,7 @@ def build_optimizer(model: OpenDetector, settings: TrainSettings) -> torch.optim
         if parameter.requires_grad:
             groups["backbone" in name].append(parameter)
     return torch.optim.AdamW(
-        [
-            {"params": parameters, "factor": settings.slow_rate if slow else 1.0}
-            for slow, parameters in groups.items()
-        ],
+        [{"params": parameters, "factor": settings.slow_rate if slow else 1.0} for slow, parameters in groups.items()],
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
@@ -159,7 +160,9 @@ def _processes(settings: TrainSettings) -> tuple[int, int]:
     return dist.get_rank(), world
 
 
-def _freeze_unused(model: OpenDetector, dataset: GroundingDataset, settings: TrainSettings, place: torch.device) -> None:
+def _freeze_unused(
+    model: OpenDetector, dataset: GroundingDataset, settings: TrainSettings, place: torch.device
+) -> None:
     """Freeze parameters that no loss reaches (final norms of some backbones): DDP would wait for their gradient.
 
     One backward pass finds them, whatever the backbone; weights do not change.
@@ -176,7 +179,7 @@ def _freeze_unused(model: OpenDetector, dataset: GroundingDataset, settings: Tra
 def _not_finite(step: int, loss: Loss, gradient: float, batch: Batch) -> str:
     return (
         f"gradient norm {gradient} at step {step + 1} (loss here {float(loss.total)}); records of this process: "
-        f"{', '.join(batch.names)}. Lower the learning rate or use precision fp32; weights of the last checkpoint are good."
+        f"{', '.join(batch.names)}. Lower the learning rate or use precision fp32; the last checkpoint is good."
     )
 
 

@@ -239,7 +239,9 @@ def _document(
 ) -> dict[str, Any]:
     """The layout of COCO's instances files; ids of categories are those of all 30 pairs, hence with gaps."""
     categories = [
-        {"id": PAIRS.index(pair) + 1, "name": " ".join(pair), "supercategory": pair[1]} for pair in PAIRS if pair in named
+        {"id": PAIRS.index(pair) + 1, "name": " ".join(pair), "supercategory": pair[1]}
+        for pair in PAIRS
+        if pair in named
     ]
     return {
         "info": {"description": f"procedural scenes of llmdet-data, {pairs} pairs, seed {seed}", "version": "1"},

@@ -1,4 +1,4 @@
-"""COCO's twelve figures for a list of detections, by faster-coco-eval (the figures of pycocotools, many times faster)."""
+"""COCO's twelve figures for a list of detections, by faster-coco-eval: the figures of pycocotools, sooner."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _check(truth: Mapping[str, Any], detections: Sequence[Row]) -> None:
 
 
 def _numbered(truth: Mapping[str, Any]) -> dict[str, Any]:
-    """The truth with annotations numbered from 1: id 0 means "unmatched" to the official tool, large ids overflow others."""
+    """The truth with annotations numbered from 1: id 0 means "unmatched" to the official tool, large ids overflow."""
     annotations = []
     for number, row in enumerate(truth["annotations"], 1):
         x, y, width, height = row["bbox"]

@@ -26,7 +26,7 @@ def records(count: int) -> list[Record]:
     rows = []
     for index in range(count):
         things = world.compose(np.random.default_rng((0, 0, index))) if index + 1 < count else []
-        names = sorted({" ".join(thing.pair) for thing in things}) + ["green kite"]
+        names = [*sorted({" ".join(thing.pair) for thing in things}), "green kite"]
         text, regions = "", []
         for name in names:
             span = (len(text), len(text) + len(name))
@@ -36,7 +36,9 @@ def records(count: int) -> list[Record]:
                 regions.append(Region((name,), (span,), boxes))
         image = f"images/{index + 1:012d}.jpg"
         rows.append(
-            Record(f"w/{index}/0", "w", str(index), "0", "detection", image, "w", 128, 128, text, tuple(regions), (span,))
+            Record(
+                f"w/{index}/0", "w", str(index), "0", "detection", image, "w", 128, 128, text, tuple(regions), (span,)
+            )
         )
     return rows
 

@@ -56,7 +56,8 @@ def test_a_process_that_never_saw_this_project_gets_the_same_boxes(folder: Path,
         env={"PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
     )  # fmt: skip
     plain = json.loads(answer.stdout)
-    assert plain["mine"] == [] and plain["kind"] == "MMGroundingDinoForObjectDetection"
+    assert plain["mine"] == []
+    assert plain["kind"] == "MMGroundingDinoForObjectDetection"
 
     found = Detector.load(folder, device="cpu").detect([Image.fromarray(pixels)], NAMES, top_k=30 * 3)[0]
     logits = torch.tensor(plain["logits"]).sigmoid().numpy()

@@ -10,7 +10,18 @@ from torch import Tensor
 
 from detector import denoising
 from detector.config import CriterionSettings, DenoisingSettings
-from detector.criterion import Predictions, Targets, corners, costs, criterion, focal, giou, match, pad_targets, set_terms
+from detector.criterion import (
+    Predictions,
+    Targets,
+    corners,
+    costs,
+    criterion,
+    focal,
+    giou,
+    match,
+    pad_targets,
+    set_terms,
+)
 
 S = CriterionSettings()
 
@@ -33,7 +44,9 @@ def loop_giou(a: list[float], b: list[float]) -> float:
     return inner / union - (hull - union) / hull
 
 
-def drawn(seed: int, counts: list[int], k: int = 3, q: int = 7, t: int = 6, padded: int = 2) -> tuple[Predictions, Targets]:
+def drawn(
+    seed: int, counts: list[int], k: int = 3, q: int = 7, t: int = 6, padded: int = 2
+) -> tuple[Predictions, Targets]:
     """Predictions of k sets; the first image's last `padded` tokens are padding."""
     g = torch.Generator().manual_seed(seed)
     b = len(counts)
@@ -91,7 +104,9 @@ def test_costs_equal_a_loop() -> None:
     found = costs(predictions, targets, S)
     for k, (b, count), q in itertools.product(range(3), enumerate(targets.counts), range(7)):
         for n in range(count):
-            assert float(found[k, b, q, n]) == pytest.approx(loop_cost(predictions, targets, k, b, q, n), rel=1e-4, abs=1e-5)
+            assert float(found[k, b, q, n]) == pytest.approx(
+                loop_cost(predictions, targets, k, b, q, n), rel=1e-4, abs=1e-5
+            )
 
 
 def test_matching_is_the_cheapest_of_all_assignments() -> None:
@@ -107,7 +122,9 @@ def test_matching_is_the_cheapest_of_all_assignments() -> None:
         assert int((chosen[k, b] >= 0).sum()) == count
 
 
-def loop_terms(predictions: Predictions, targets: Targets, chosen: Tensor, k: int, b: int) -> tuple[float, float, float]:
+def loop_terms(
+    predictions: Predictions, targets: Targets, chosen: Tensor, k: int, b: int
+) -> tuple[float, float, float]:
     by_class = l1 = by_giou = 0.0
     for q in range(chosen.shape[-1]):
         n = int(chosen[k, b, q])
@@ -147,7 +164,9 @@ def test_total_is_the_weighted_sum_over_layers_encoder_and_denoising() -> None:
         for weight, index in ((1, 0), (5, 1), (2, 2)):
             expected += weight * (sum(t[index] for t in terms) + sum(t[index] for t in noisy) / 2)
     assert float(loss.total) == pytest.approx(expected / 5, rel=1e-4)
-    assert float(loss.total) == pytest.approx(sum(float(v) for n, v in loss.parts.items() if n.startswith("loss/")), rel=1e-5)
+    assert float(loss.total) == pytest.approx(
+        sum(float(v) for n, v in loss.parts.items() if n.startswith("loss/")), rel=1e-5
+    )
 
 
 def test_loss_of_an_image_does_not_change_with_its_neighbours() -> None:
@@ -164,15 +183,20 @@ def test_a_batch_without_boxes_has_a_finite_loss_that_reaches_every_output() -> 
     boxes = predictions.boxes_KBQ4.requires_grad_()
     loss = criterion(Predictions(logits, boxes, predictions.valid_BT), None, None, targets, S, positives=1.0)
     loss.total.backward()
-    assert math.isfinite(float(loss.total)) and float(loss.total) > 0
-    assert logits.grad is not None and torch.isfinite(logits.grad).all()
-    assert boxes.grad is not None and float(boxes.grad.abs().max()) == 0.0
+    assert math.isfinite(float(loss.total))
+    assert float(loss.total) > 0
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert boxes.grad is not None
+    assert float(boxes.grad.abs().max()) == 0.0
 
 
 def test_padded_tokens_and_boxes_get_no_gradient() -> None:
     predictions, targets = drawn(7, [2, 3])
     logits = predictions.logits_KBQT.requires_grad_()
-    criterion(Predictions(logits, predictions.boxes_KBQ4, predictions.valid_BT), None, None, targets, S, 5.0).total.backward()
+    criterion(
+        Predictions(logits, predictions.boxes_KBQ4, predictions.valid_BT), None, None, targets, S, 5.0
+    ).total.backward()
     assert logits.grad is not None
     assert float(logits.grad[:, 0, :, -2:].abs().max()) == 0.0
     assert np.isfinite(logits.grad.numpy()).all()

@@ -47,7 +47,8 @@ def test_crowds_unusable_boxes_and_lost_phrases_have_no_target() -> None:
     )
     encoded, boxes, region = targets_of(record("dog. cat. ", regions), checkpoint.tiny_tokenizer(), 4)
     assert encoded.lost == (1,)
-    assert region.tolist() == [0] and len(boxes) == 1
+    assert region.tolist() == [0]
+    assert len(boxes) == 1
 
 
 def test_each_epoch_shows_every_row_once_in_its_own_order() -> None:
@@ -55,7 +56,8 @@ def test_each_epoch_shows_every_row_once_in_its_own_order() -> None:
     draws = [draw for step in StepSampler(6, settings) for draw in step]
     for epoch in range(3):
         rows = [row for number, row in draws if number == epoch]
-        assert rows == epoch_order(6, settings.seed, epoch).tolist() and sorted(rows) == list(range(6))
+        assert rows == epoch_order(6, settings.seed, epoch).tolist()
+        assert sorted(rows) == list(range(6))
     assert epoch_order(6, 0, 0).tolist() != epoch_order(6, 0, 1).tolist()
 
 
@@ -87,7 +89,8 @@ def test_a_large_table_reads_the_same_records_row_by_row(tmp_path: Path, monkeyp
     whole = dataset(data).table
     monkeypatch.setattr("detector.data.DECODED_ROWS", 2)
     single = dataset(data).table
-    assert single.decoded is None and whole.decoded is not None
+    assert single.decoded is None
+    assert whole.decoded is not None
     assert [single[row] for row in range(6)] == [whole[row] for row in range(6)] == example_run.records(6)
 
 
@@ -102,8 +105,10 @@ def test_a_broken_and_a_missing_photo_are_named_once_and_training_goes_on(
     assert names == ["w/3/0"] * 4  # the next row whose photo opens
     messages = [entry.getMessage() for entry in caplog.records]
     assert len(messages) == 2
-    assert "w/1/0" in messages[0] and "image_unreadable" in messages[0]
-    assert "w/2/0" in messages[1] and "image_missing" in messages[1]
+    assert "w/1/0" in messages[0]
+    assert "image_unreadable" in messages[0]
+    assert "w/2/0" in messages[1]
+    assert "image_missing" in messages[1]
 
 
 def test_a_folder_without_any_photo_ends_in_one_error(tmp_path: Path) -> None:

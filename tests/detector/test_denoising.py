@@ -13,7 +13,8 @@ BOXES = np.array([[0.5, 0.5, 0.2, 0.3], [0.3, 0.6, 0.1, 0.1]], dtype=np.float32)
 def test_positives_stay_within_half_a_side_and_negatives_move_further() -> None:
     queries, targets, groups = noised(BOXES, DenoisingSettings(groups=50), np.random.default_rng(0))
     assert len(queries) == 50 * 2 * 2
-    assert groups.tolist() == sorted(groups.tolist()) and targets[:4].tolist() == [0, 1, -1, -1]
+    assert groups.tolist() == sorted(groups.tolist())
+    assert targets[:4].tolist() == [0, 1, -1, -1]
     corners = np.concatenate([queries[:, :2] - queries[:, 2:] / 2, queries[:, :2] + queries[:, 2:] / 2], axis=1)
     true = np.concatenate([BOXES[:, :2] - BOXES[:, 2:] / 2, BOXES[:, :2] + BOXES[:, 2:] / 2], axis=1)
     half = np.concatenate([BOXES[:, 2:], BOXES[:, 2:]], axis=1) / 2
@@ -24,8 +25,10 @@ def test_positives_stay_within_half_a_side_and_negatives_move_further() -> None:
     assert moved[positive].mean() == pytest.approx(0.5, abs=0.05)
     # A negative's edges may cross over and change places, so only boxes that kept their order are compared.
     ordered = moved[~positive][(moved[~positive] >= 1 - 1e-4).all(axis=1)]
-    assert len(ordered) > 20 and ordered.max() <= 2 + 1e-4
-    assert (queries >= 0).all() and (queries <= 1).all()
+    assert len(ordered) > 20
+    assert ordered.max() <= 2 + 1e-4
+    assert (queries >= 0).all()
+    assert (queries <= 1).all()
 
 
 def loop_mask(groups: list[int], queries: int) -> np.ndarray:
@@ -52,8 +55,10 @@ def test_noise_of_an_image_does_not_change_with_its_neighbours() -> None:
     settings = DenoisingSettings(groups=2)
     together = build([BOXES, np.zeros((0, 4), np.float32), BOXES[:1]], [(1, 2), (3,), (4,)], 5, settings)
     alone = build([BOXES[:1]], [(4,)], 5, settings)
-    assert together is not None and alone is not None
-    assert together.boxes_BD4.shape == (3, 8, 4) and alone.boxes_BD4.shape == (1, 4, 4)
+    assert together is not None
+    assert alone is not None
+    assert together.boxes_BD4.shape == (3, 8, 4)
+    assert alone.boxes_BD4.shape == (1, 4, 4)
     assert torch.equal(together.boxes_BD4[2, :4], alone.boxes_BD4[0])
     assert together.real_BD.sum(1).tolist() == [8, 0, 4]
     assert together.target_BD[2].tolist() == [0, -1, 0, -1, -1, -1, -1, -1]

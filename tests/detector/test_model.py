@@ -5,9 +5,8 @@ import torch
 from transformers import MMGroundingDinoForObjectDetection
 
 from detector import checkpoint, denoising, text
-from detector.config import DenoisingSettings, quickstart_model
+from detector.config import CriterionSettings, DenoisingSettings, quickstart_model
 from detector.criterion import criterion, pad_targets
-from detector.config import CriterionSettings
 from detector.data import pad_ids
 from detector.model import OpenDetector, parameters_without_gradient
 
@@ -100,4 +99,5 @@ def test_the_loss_reaches_the_encoders_heads_and_all_else_but_unused_norms() -> 
     assert all("backbone.conv_encoder" in name or "text_backbone" in name for name in missing), missing
     for name in ("enc_output.weight", "enc_output_norm.weight", "encoder_output_bbox_embed.layers.2.weight"):
         gradient = net.model.get_parameter(name).grad
-        assert gradient is not None and float(gradient.abs().sum()) > 0
+        assert gradient is not None
+        assert float(gradient.abs().sum()) > 0

@@ -28,7 +28,8 @@ def test_values_equal_those_of_the_processor(short: int, long: int) -> None:
 def test_a_batch_is_padded_with_zeros_right_and_below() -> None:
     values, mask = pad_pixels([np.ones((3, 2, 4), np.float32), np.full((3, 3, 1), 2, np.float32)])
     assert values.shape == (2, 3, 3, 4)
-    assert mask.sum((1, 2)).tolist() == [8, 3] and values.sum((1, 2, 3)).tolist() == [24.0, 18.0]
+    assert mask.sum((1, 2)).tolist() == [8, 3]
+    assert values.sum((1, 2, 3)).tolist() == [24.0, 18.0]
     assert values[1, :, :, 1:].abs().max() == 0
 
 

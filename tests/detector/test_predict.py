@@ -36,8 +36,10 @@ def test_a_phrase_scores_the_mean_probability_of_its_tokens() -> None:
 
 def test_boxes_lie_in_the_image_best_first_and_carry_their_names(detector: Detector) -> None:
     found = detector.detect([photo(0, 200, 100)], NAMES, top_k=40)[0]
-    assert len(found.scores) == 40 and (np.diff(found.scores) <= 0).all()
-    assert (found.boxes >= 0).all() and (found.boxes <= [200, 100, 200, 100]).all()
+    assert len(found.scores) == 40
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= [200, 100, 200, 100]).all()
     assert found.phrases == [NAMES[label] for label in found.labels]
 
 
@@ -45,7 +47,8 @@ def test_a_text_is_a_list_of_names(detector: Detector) -> None:
     a = detector.detect([photo(1)], "red square. Blue star . dog")[0]
     b = detector.detect([photo(1)], NAMES)[0]
     assert a.names == ("red square", "Blue star", "dog")
-    assert np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores)
+    assert np.array_equal(a.boxes, b.boxes)
+    assert np.array_equal(a.scores, b.scores)
 
 
 def test_images_of_several_sizes_in_a_batch_answer_as_alone(detector: Detector) -> None:

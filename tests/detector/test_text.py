@@ -72,8 +72,10 @@ def test_phrases_beyond_the_limit_are_told_and_never_background(tokenizer: PreTr
 
 def test_a_phrase_cut_in_two_is_lost_as_a_whole(tokenizer: PreTrainedTokenizerBase) -> None:
     encoded = text.encode(tokenizer, text.from_text("red dog cat cup", [((0, 3),), ((4, 15),)]), 5)
-    assert len(encoded.ids) == 5 and encoded.lost == (1,)
-    assert not encoded.tokens[1].any() and encoded.tokens[0].any()
+    assert len(encoded.ids) == 5
+    assert encoded.lost == (1,)
+    assert not encoded.tokens[1].any()
+    assert encoded.tokens[0].any()
 
 
 def test_the_vocabulary_keeps_the_ids_that_the_model_has_built_in() -> None:

@@ -52,7 +52,8 @@ def test_a_continued_run_equals_an_unbroken_one_bit_for_bit(data: TrainData, tmp
     assert rest.first_step == 2
     assert rest.losses == whole.losses[2:]
     a, b = weights(whole.folder), weights(rest.folder)
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
     steps = [path.name for path in checkpoint.checkpoints(rest.folder)]
     assert steps == ["step-000004", "step-000005"]
 
@@ -62,7 +63,8 @@ def test_training_lowers_the_loss_and_writes_a_log(data: TrainData, tmp_path: Pa
     result = train(settings(30, batch_size=6, warmup=5), MODEL, data, tmp_path, on_step=reports.append)
     assert [report.step for report in reports] == list(range(1, 31))
     assert np.mean(result.losses[-5:]) < 0.8 * np.mean(result.losses[:3])
-    assert reports[-1].checkpoint == result.checkpoint and reports[-2].checkpoint is None
+    assert reports[-1].checkpoint == result.checkpoint
+    assert reports[-2].checkpoint is None
     assert set(reports[0].parts) >= {"loss/decoder", "loss/encoder", "loss/auxiliary", "loss/denoising"}
     assert list((tmp_path / "log").glob("events.*"))
 
@@ -70,7 +72,8 @@ def test_training_lowers_the_loss_and_writes_a_log(data: TrainData, tmp_path: Pa
 def test_a_finished_run_is_not_run_again(data: TrainData, tmp_path: Path) -> None:
     train(settings(1), MODEL, data, tmp_path)
     again = train(settings(1), MODEL, data, tmp_path)
-    assert again.losses == () and again.first_step == 1
+    assert again.losses == ()
+    assert again.first_step == 1
 
 
 def test_other_settings_do_not_continue_a_run(data: TrainData, tmp_path: Path) -> None:
@@ -92,7 +95,8 @@ def test_the_rate_warms_up_and_falls_to_zero() -> None:
     plan = settings(101, learning_rate=1.0)
     rates = [learning_rate(plan, step) for step in range(101)]
     assert rates[0] == rates[1] == 1.0  # one step of warm-up
-    assert rates[51] == pytest.approx(0.5) and rates[100] == pytest.approx(0.0, abs=1e-3)
+    assert rates[51] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0, abs=1e-3)
     assert sorted(rates, reverse=True) == rates
 
 

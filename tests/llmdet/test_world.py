@@ -27,7 +27,8 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_thirty_pairs_of_which_five_are_held_out_and_cover_every_shape() -> None:
-    assert len(world.PAIRS) == 30 and len(world.SEEN) == 25
+    assert len(world.PAIRS) == 30
+    assert len(world.SEEN) == 25
     assert sorted(shape for _, shape in world.HELD_OUT) == sorted(world.SHAPES)
     assert not set(world.HELD_OUT) & set(world.SEEN)
 
@@ -54,7 +55,8 @@ def test_files_are_coco_with_pictures_of_the_stated_size(seen: Path) -> None:
         with Image.open(seen.parent / "images" / row["file_name"]) as image:
             assert (image.format, image.size) == ("JPEG", (row["width"], row["height"])) == ("JPEG", (128, 128))
     ids = [row["id"] for row in truth["annotations"]]
-    assert len(set(ids)) == len(ids) and min(ids) > 2**32
+    assert len(set(ids)) == len(ids)
+    assert min(ids) > 2**32
 
 
 def test_scenes_hold_one_to_five_objects_inside_the_picture(seen: Path) -> None:
@@ -62,7 +64,11 @@ def test_scenes_hold_one_to_five_objects_inside_the_picture(seen: Path) -> None:
     assert set(Counter(row["image_id"] for row in truth["annotations"]).values()) == {1, 2, 3, 4, 5}
     for row in truth["annotations"]:
         x, y, width, height = row["bbox"]
-        assert 0 < x and 0 < y and x + width < 128 and y + height < 128 and min(width, height) > 15
+        assert x > 0
+        assert y > 0
+        assert x + width < 128
+        assert y + height < 128
+        assert min(width, height) > 15
 
 
 def test_boxes_overlap_by_a_quarter_of_the_smaller_at_most() -> None:
@@ -95,7 +101,8 @@ def test_pixels_inside_an_object_have_its_colour() -> None:
         picture = world.render(rng, things)
         thing = things[-1]  # lies in front
         x1, y1, x2, y2 = thing.xyxy
-        r, g, b = picture[int((y1 + y2) / 2) - 2 : int((y1 + y2) / 2) + 3, int((x1 + x2) / 2) - 2 : int((x1 + x2) / 2) + 3].mean((0, 1))
+        x, y = int((x1 + x2) / 2), int((y1 + y2) / 2)
+        r, g, b = picture[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1))
         strongest = {"red": r > 2 * max(g, b), "green": g > 1.5 * max(r, b), "blue": b > 1.5 * max(r, g)}
         if thing.pair[0] in strongest:
             hits += 1

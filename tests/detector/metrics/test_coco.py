@@ -63,7 +63,9 @@ def test_figures_equal_those_of_pycocotools(seed: int) -> None:
 
 def test_annotation_ids_above_32_bits_and_zero_change_nothing() -> None:
     truth, rows = invented(4)
-    renamed = [{**row, "id": 0 if number == 0 else 900_100_000_000 + number} for number, row in enumerate(truth["annotations"])]
+    renamed = [
+        {**row, "id": 0 if number == 0 else 900_100_000_000 + number} for number, row in enumerate(truth["annotations"])
+    ]
     assert coco.evaluate({**truth, "annotations": renamed}, rows) == coco.evaluate(truth, rows)
 
 
@@ -110,6 +112,7 @@ def test_published_figures_of_cocos_own_example(samples: Path) -> None:
 
 
 def test_importing_the_metrics_does_not_import_torch() -> None:
-    code = "import sys; import detector.metrics.coco as c; c.evaluate({'images': [{'id': 1, 'width': 9, 'height': 9}], 'annotations': [], 'categories': [{'id': 1, 'name': 'a'}]}, []); print('torch' in sys.modules)"
+    truth = {"images": [{"id": 1, "width": 9, "height": 9}], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    code = f"import sys, detector.metrics.coco as c; c.evaluate({truth}, []); print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
