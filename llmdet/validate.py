@@ -37,59 +37,47 @@ def sound(batch: pa.RecordBatch) -> NDArray[np.bool_]:
     """
     flat = Flat.of(batch)
     width, height = (_numbers(batch.column(name)) for name in ("width", "height"))
-    good = (width >= 1) & (height >= 1)
-    region_of_box = flat.region_of_box
-    record_of_box = flat.record_of_region[region_of_box]
-    bad_boxes = ~_usable(flat.xyxy, width[record_of_box], height[record_of_box])
-    good[record_of_box[bad_boxes]] = False
-    phrases, spans = flat.regions.field("phrases"), flat.regions.field("spans")
-    counts = _numbers(phrases.value_lengths())
-    good[flat.record_of_region[(counts < 1) | (counts != _numbers(spans.value_lengths()))]] = False
     lengths = _numbers(pc.utf8_length(batch.column("text")))
-    negatives = batch.column("negatives")
-    owner = np.repeat(np.arange(batch.num_rows), _numbers(negatives.value_lengths()))
-    good[owner[~_inside(_pairs(negatives.flatten()), lengths[owner])]] = False
-    # Phrases are compared only where every span has its phrase and lies inside the text.
-    owner = np.repeat(flat.record_of_region, _numbers(spans.value_lengths()))
-    inside = _inside(_pairs(spans.flatten()), lengths[owner])
+    record_of_box = flat.record_of_region[flat.region_of_box]
+    in_step = _in_step(flat.regions)
+    good = (width >= 1) & (height >= 1)
+    good[record_of_box[~_usable(flat.xyxy, width[record_of_box], height[record_of_box])]] = False
+    good[flat.record_of_region[~in_step]] = False
+    owner = np.repeat(np.arange(batch.num_rows), _numbers(batch.column("negatives").value_lengths()))
+    good[owner[~_inside(_pairs(batch.column("negatives")), lengths[owner])]] = False
+    # From here on every phrase has its span, so both lists run side by side.
+    regions = flat.regions.filter(pa.array(in_step))
+    owner = np.repeat(flat.record_of_region[in_step], _numbers(regions.field("spans").value_lengths()))
+    spans = _pairs(regions.field("spans"))
+    inside = _inside(spans, lengths[owner])
     good[owner[~inside]] = False
-    owner = np.repeat(flat.record_of_region, counts)
-    rows = np.flatnonzero(good[owner])
-    there = _phrases_there(batch.column("text"), phrases.flatten(), flat.regions, owner, rows) if len(rows) else rows
-    good[owner[rows[there == 0]]] = False
+    phrases = regions.field("phrases").flatten().filter(pa.array(inside))
+    there = _said(batch.column("text"), owner[inside], spans[inside], phrases)
+    good[owner[inside][~there]] = False
     return good
 
 
-def _phrases_there(
-    text: pa.Array, phrases: pa.Array, regions: pa.StructArray, owner: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Whether the text says each phrase at its span, up to case."""
-    # Records with unequal numbers of phrases and spans are out by now, so the rest of both lists run in step.
-    spans = regions.field("spans")
-    kept = np.repeat(
-        _numbers(regions.field("phrases").value_lengths()) == _numbers(spans.value_lengths()),
-        _numbers(spans.value_lengths()),
-    )
-    steps = np.repeat(
-        _numbers(regions.field("phrases").value_lengths()) == _numbers(spans.value_lengths()),
-        _numbers(regions.field("phrases").value_lengths()),
-    )
-    place = np.cumsum(steps) - 1  # of a phrase among those in step
-    pairs = _pairs(spans.flatten())[kept][place[rows]]
+def _in_step(regions: pa.StructArray) -> NDArray[np.bool_]:
+    """Regions with as many phrases as spans, and at least one."""
+    phrases = _numbers(regions.field("phrases").value_lengths())
+    return np.asarray((phrases > 0) & (phrases == _numbers(regions.field("spans").value_lengths())))
+
+
+def _said(texts: pa.Array, owner: NDArray[np.int64], spans: NDArray[np.int64], phrases: pa.Array) -> NDArray[np.bool_]:
+    """Whether the owner's text says each phrase at its span, up to case."""
     frame = pl.DataFrame(
         {
-            "text": pl.Series(pl.from_arrow(text)).gather(owner[rows]),
-            "phrase": pl.Series(pl.from_arrow(phrases)).gather(rows),
-            "start": pairs[:, 0],
-            "length": pairs[:, 1] - pairs[:, 0],
+            "text": pl.Series(pl.from_arrow(texts)).gather(owner),
+            "phrase": pl.from_arrow(phrases),
+            "start": spans[:, 0],
+            "length": spans[:, 1] - spans[:, 0],
         }
-    )
-    said = frame.with_columns(said=pl.col("text").str.slice(pl.col("start"), pl.col("length")))
-    same = said.select(pl.col("said").str.to_lowercase() == pl.col("phrase").str.to_lowercase()).to_series().to_numpy()
-    same = same.copy()
-    for row in np.flatnonzero(~same):  # lower case and case folding differ for a few letters
-        same[row] = said["said"][int(row)].casefold() == said["phrase"][int(row)].casefold()
-    return np.asarray(same, dtype=np.bool_)
+    ).select("phrase", said=pl.col("text").str.slice(pl.col("start"), pl.col("length")))
+    same = frame.select(pl.col("said").str.to_lowercase() == pl.col("phrase").str.to_lowercase()).to_series().to_numpy()
+    same = np.array(same, dtype=np.bool_)
+    for row in np.flatnonzero(~same).tolist():  # lower case and case folding differ for a few letters
+        same[row] = frame["said"][row].casefold() == frame["phrase"][row].casefold()
+    return same
 
 
 def _usable(xyxy: NDArray[np.float64], width: NDArray[np.int64], height: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -106,8 +94,9 @@ def _inside(spans: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
     return np.asarray((start >= 0) & (start < end) & (end <= lengths))
 
 
-def _pairs(spans: pa.FixedSizeListArray) -> NDArray[np.int64]:
-    return np.asarray(spans.flatten().to_numpy(zero_copy_only=False), dtype=np.int64).reshape(-1, 2)
+def _pairs(spans: pa.ListArray) -> NDArray[np.int64]:
+    """All spans of a column of lists of spans, (n, 2)."""
+    return np.asarray(spans.flatten().flatten().to_numpy(zero_copy_only=False), dtype=np.int64).reshape(-1, 2)
 
 
 def _numbers(array: pa.Array) -> NDArray[np.int64]:

@@ -14,7 +14,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from llmdet import validate
 from llmdet.errors import MissingError, SettingError
+from llmdet.record import from_batch
 from llmdet.rejects import Reject
 from llmdet.workspace import Table, Workspace, fingerprint
 from pipelines.cluster import cluster
@@ -97,7 +99,24 @@ class _Merge:
         keep = table.num_rows if item["keep"] is None else item["keep"]
         over = table["id"].slice(keep).to_pylist()
         left_out = [Reject(identity, "record", "policy", "merge", "over_cap", "the source's cap") for identity in over]
-        return PartOutput(_with_splits(table.slice(0, keep), self.settings.splits), left_out)
+        kept, faults = _sound(table.slice(0, keep))
+        return PartOutput(_with_splits(kept, self.settings.splits), [*left_out, *faults])
+
+
+def _sound(table: pa.Table) -> tuple[pa.Table, list[Reject]]:
+    """The records that hold what the data model promises, and a reject for each other one."""
+    if not table.num_rows:
+        return table, []
+    batch = table.combine_chunks().to_batches()[0]
+    good = validate.sound(batch)
+    if good.all():
+        return table, []
+    broken = [(record, validate.faults(record)) for record in from_batch(batch.filter(pa.array(~good)))]
+    rejects = [
+        Reject(record.id, "record", "fault", "merge", found[0].split(":")[0], "; ".join(found[:3]))
+        for record, found in broken
+    ]
+    return table.filter(pa.array(good)), rejects
 
 
 def _with_splits(table: pa.Table, splits: dict[str, float]) -> pa.Table:
