@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import pyarrow as pa
@@ -48,6 +49,7 @@ class LabelStudio(ByRecord):
                 tasks.add(self._task(record, vocabulary))
                 tally.add(sum(len(region.boxes) for region in record.regions))
                 tally.lose("spans", sum(len(region.spans) for region in record.regions))
+                tally.lose("crowd marks", sum(box.crowd for box in record.boxes))
                 tally.lose("captions after the first", max(0, len(record.captions) - 1))
             write_list(files.join(out, "tasks.json"), tasks)
         files.write_bytes(files.join(out, "config.xml"), _interface(vocabulary.names).encode())
@@ -62,7 +64,7 @@ class LabelStudio(ByRecord):
             (human if box.origin == "human" else pseudo).append(_rectangle(record, box, str(index), label))
             scores += [box.score] if box.origin == "pseudo" and box.score is not None else []
         data = {
-            "image": f"{self.prefix}{'' if self.images == 'none' else 'images/'}{self.filename(record)}",
+            "image": self.prefix + quote(("" if self.images == "none" else "images/") + self.filename(record)),
             "text": record.text,
             "caption": record.captions[0].text if record.captions else "",
             "tags": record.tags,

@@ -2,15 +2,17 @@ import gzip
 import json
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from llmdet import files
 from llmdet.errors import FormatError, SettingError
+from llmdet.exports import EXPORTERS, exporter
 from llmdet.exports.odvg import Odvg
 from llmdet.exports.parquet import Parquet
-from llmdet.record import SCHEMA, Record, from_batch, to_batch
+from llmdet.record import Record, from_batch, to_batch
 from llmdet.sources.source import SourceInfo
 from tests.llmdet.example_records import FULL, PETS, SENTENCE
 
@@ -67,10 +69,10 @@ def test_only_the_named_split_is_written(tmp_path: Path) -> None:
 def test_compressed_files_read_back_and_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     plain = Odvg().encode(to_batch([FULL, SENTENCE]))
     for compression, suffix in (("gzip", ".gz"), ("zstd", ".zst")):
-        exporter = Odvg(compression=compression)  # type: ignore[arg-type]
-        exporter.write([to_batch([FULL, SENTENCE])], str(tmp_path), {})
+        packed = Odvg(compression=compression)  # type: ignore[arg-type]
+        packed.write([to_batch([FULL, SENTENCE])], str(tmp_path), {})
         first = (tmp_path / f"odvg.jsonl{suffix}").read_bytes()
-        exporter.write([to_batch([FULL]), to_batch([SENTENCE])], str(tmp_path / "again"), {})
+        packed.write([to_batch([FULL]), to_batch([SENTENCE])], str(tmp_path / "again"), {})
         assert pa.input_stream(pa.py_buffer(first), compression=compression).read() == plain
         if compression == "gzip":
             assert gzip.decompress(first) == plain
@@ -140,9 +142,32 @@ def test_table_without_the_columns_of_a_record_is_refused(tmp_path: Path) -> Non
         Odvg().write([to_batch([FULL]).drop_columns(["text"])], str(tmp_path), {})
 
 
-def test_batches_that_polars_retyped_are_written_alike(tmp_path: Path) -> None:
-    retyped = pa.table(to_batch([FULL])).cast(
-        pa.schema([(f.name, pa.large_string() if pa.types.is_string(f.type) else f.type) for f in SCHEMA])
-    )
-    Odvg().write(retyped.to_batches(), str(tmp_path), {})
-    assert (tmp_path / "odvg.jsonl").read_bytes() == Odvg().encode(to_batch([FULL]))
+def test_tables_that_polars_wrote_are_written_alike(tmp_path: Path) -> None:
+    pl.from_arrow(pa.Table.from_batches([to_batch([FULL, SENTENCE])])).write_parquet(tmp_path / "polars.parquet")
+    for table in (pq.read_table(tmp_path / "polars.parquet"), pl.read_parquet(tmp_path / "polars.parquet").to_arrow()):
+        Odvg().write(table.to_batches(), str(tmp_path), {})
+        assert (tmp_path / "odvg.jsonl").read_bytes() == Odvg().encode(to_batch([FULL, SENTENCE]))
+
+
+def test_large_batches_are_written_in_parts_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = to_batch([FULL, SENTENCE, FULL, FULL, SENTENCE])
+    monkeypatch.setattr(exporter, "ROWS_AT_ONCE", 2)
+    Odvg().write([batch], str(tmp_path), {})
+    assert (tmp_path / "odvg.jsonl").read_bytes() == Odvg().encode(batch)
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTERS))
+def test_every_exporter_counts_records_says_what_it_loses_and_writes_what_it_names(name: str, tmp_path: Path) -> None:
+    written = EXPORTERS[name]().write([to_batch([FULL, FULL])], str(tmp_path), {"pets": PETS})
+    assert written.records == 2
+    assert all((tmp_path / file).exists() for file in written.files)
+    assert len(EXPORTERS[name].cannot_hold) > 20
+    assert {path.name for path in tmp_path.iterdir()} == {file.split("/")[0] for file in written.files}
+    if name in {"parquet", "hf"}:
+        assert written.lost == {}
+    elif name == "webdataset":
+        assert written.lost == {"pictures not found": 2}
+    else:
+        assert written.lost["masks" if name not in {"coco", "lvis"} else "tags"] >= 2
