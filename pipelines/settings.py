@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llmdet.errors import SettingError
 
@@ -20,26 +20,41 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     known = [f.name for f in fields(kind) if f.init]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
-            raise SettingError(f"{where} has no setting {name!r}; {hint}")
+            raise SettingError(f"{where} has no setting {name!r}; {_hint(name, known)}")
     try:
         return _adapter(kind).validate_python(dict(values))  # type: ignore[no-any-return]
     except ValidationError as error:
         raise SettingError(f"{where}: {first_fault(error)}") from None
 
 
-def first_fault(error: ValidationError) -> str:
-    """The first thing that pydantic objects to, as one line."""
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
+
+
+def first_fault(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first thing that pydantic objects to, as one line; with the `model` it knows what was meant."""
     fault = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(step) for step in fault["loc"] if not str(step).startswith(("literal", "function")))
     if fault["type"] == "extra_forbidden":
-        return f"there is no setting {place}"
+        section = _section(model, fault["loc"][:-1])
+        hint = f"; {_hint(str(fault['loc'][-1]), list(section.model_fields))}" if section else ""
+        return f"there is no setting {place}{hint}"
     if fault["type"] in {"missing", "missing_argument"}:
         return f"{place} must be given"
     return f"{place or 'value'}: {fault['msg']}; got {str(fault['input'])[:80]!r}"
 
 
-@lru_cache(maxsize=None)
+def _section(model: type[BaseModel] | None, path: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model of a section below another one; steps into lists are numbers."""
+    for step in path:
+        if model and isinstance(step, str):
+            kind = model.model_fields[step].annotation if step in model.model_fields else None
+            kinds = (one for one in (kind, *get_args(kind)) if isinstance(one, type) and issubclass(one, BaseModel))
+            model = next(kinds, None)
+    return model
+
+
+@cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     return TypeAdapter(kind)

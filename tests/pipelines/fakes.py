@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from llmdet.errors import FormatError
 from llmdet.prompts.prompt import AnswerError, Ask, Prompt, Task, boxes_of
 from llmdet.record import Box, Record, Region, to_batch
 from llmdet.rejects import Reject
@@ -50,12 +51,12 @@ def write_records(workspace: Workspace, records: Sequence[Record], part_rows: in
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """A source that yields what it is given, then raises `error` where there is one."""
+    """A source that yields what it is given, then raises a FormatError where `error` says one."""
 
     items: tuple[Item, ...]
     name: str = "hand"
     images: str = ""
-    error: Exception | None = None
+    error: str = ""
 
     def info(self) -> SourceInfo:
         return replace(INFO, name=self.name, images=self.images)
@@ -63,7 +64,7 @@ class Listed:
     def read(self) -> Iterator[Item]:
         yield from self.items
         if self.error:
-            raise self.error
+            raise FormatError(self.error)
 
 
 @dataclass(frozen=True)

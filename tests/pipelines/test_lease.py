@@ -54,7 +54,8 @@ def test_a_second_live_driver_is_refused_with_the_name_of_the_first(tmp_path: Pa
 
 
 def test_a_driver_in_another_process_is_refused_until_it_dies(tmp_path: Path) -> None:
-    code = "import sys, time; from pipelines.lease import hold\nwith hold(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    code = "import sys, time; from pipelines.lease import hold\n"
+    code += "with hold(sys.argv[1]): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "held\n"
