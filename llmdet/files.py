@@ -38,6 +38,7 @@ __all__ = [
     "read_json",
     "safe_join",
     "sha256",
+    "state",
     "write_bytes",
 ]
 
@@ -85,6 +86,22 @@ def exists(url: str) -> bool:
     """Whether there is a file or folder."""
     fs, path = url_to_fs(url)
     return bool(fs.exists(path))
+
+
+def state(url: str) -> str:
+    """Size and time of a file; of a folder: how many files, their size together, and a hash of all of it.
+
+    Empty where there is nothing. It stands for the content: what was corrected is a new input.
+    """
+    if not url or not exists(url):
+        return ""
+    fs, path = url_to_fs(url)
+    found = fs.find(path, detail=True) if fs.isdir(path) else {path: fs.info(path)}
+    facts = [
+        [name.removeprefix(path), one.get("size"), str(one.get("mtime") or one.get("ETag") or one.get("LastModified"))]
+        for name, one in sorted(found.items())
+    ]
+    return f"{len(facts)} files, {sum(size or 0 for _, size, _ in facts)} bytes, {sha256(orjson.dumps(facts))[:16]}"
 
 
 def read_bytes(url: str, limit: int | None = None) -> bytes:

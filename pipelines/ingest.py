@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
-from fsspec.core import url_to_fs
 
 from llmdet import files, images, rejects, validate
+from llmdet.catalogue import photo_ids_of
 from llmdet.errors import ImageError, LlmdetError, MissingError
+from llmdet.images import ImageFacts
+from llmdet.leaks import Leak, Leaks, LeakSettings, Space
 from llmdet.record import Orientation, Record, from_batch, to_batch
 from llmdet.rejects import Reject
 from llmdet.sources.source import Source
 from llmdet.workspace import Workspace, fingerprint
 from pipelines.cluster import cluster
+from pipelines.leak_lists import leak_lists, state_of_lists
 from pipelines.lease import hold
 from pipelines.parts import Outcome, Packed, PartOutput, Progress, Row, StageTables, collect, failure, outcome_of
 
@@ -33,12 +36,13 @@ INPUTS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
-    """How photos are checked."""
+    """How photos are checked, and against which lists of evaluation photos."""
 
     images: Literal["decode", "header", "skip"] = "decode"  # decode: prove that the pixels can be read
     orientation: Orientation | None = None  # None: as the source says (one's own photos: applied, public sets: stored)
     part_rows: int = 2048
     limit: int | None = None  # first n records, for a try
+    leaks: LeakSettings = field(default_factory=LeakSettings)
 
 
 def ingest(
@@ -56,22 +60,29 @@ def ingest(
         "ingest",
         workspace.records(source.name),
         workspace.rejects("ingest", source.name),
-        fingerprint({"source": _describe(source), "settings": asdict(settings)}),
+        fingerprint(
+            {"source": _describe(source), "settings": asdict(settings), "lists": state_of_lists(settings.leaks)}
+        ),
     )
     done = tables.done()
     if done:
         return outcome_of(done.counts, done.counts["seconds"], skipped=True)
     with hold(tables.table.url) as held, cluster():
-        rows = collect(
-            _dataset(source, settings).map(Packed(_Check(tables, settings, _images(source)))), None, progress
-        )
+        leaks, space = leak_lists(workspace, settings.leaks), photo_ids_of(source)
+        work = _Check(tables, settings, _images(source), leaks, space)
+        rows = collect(_dataset(source, settings).map(Packed(work)), None, progress)
         held.check()
         return tables.commit(
             [row for row in rows if row["index"] >= 0],
             started=started,
             settings={**asdict(settings), "source": _describe(source)},
-            info=next(row["info"] for row in rows if row["info"]),
+            info=_with_report(next(row["info"] for row in rows if row["info"]), leaks.report(space, settings.images)),
         )
+
+
+def _with_report(info: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """What the source said of itself, with the lists of evaluation photos that it was checked against."""
+    return {**info, "notes": {**info["notes"], "leaks": report}}
 
 
 def _images(source: Source) -> str:
@@ -100,23 +111,10 @@ def _inputs(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(address, state) of every file or folder that a source reads, those of the sources inside it too."""
     for name, value in values.items():
         if isinstance(value, str) and name in INPUTS:
-            yield value, _state(value)
+            yield value, files.state(value)
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, dict):
                 yield from _inputs(inner)
-
-
-def _state(url: str) -> str:
-    """Size and time of a file; of a folder: how many files, their size together, and a hash of all of it."""
-    if not url or not files.exists(url):
-        return ""
-    fs, path = url_to_fs(url)
-    found = fs.find(path, detail=True) if fs.isdir(path) else {path: fs.info(path)}
-    facts = [
-        [name.removeprefix(path), one.get("size"), str(one.get("mtime") or one.get("ETag") or one.get("LastModified"))]
-        for name, one in sorted(found.items())
-    ]
-    return f"{len(facts)} files, {sum(size or 0 for _, size, _ in facts)} bytes, {fingerprint(facts)}"
 
 
 def _require(source: Source, settings: IngestSettings) -> None:
@@ -210,6 +208,8 @@ class _Check:
     tables: StageTables
     settings: IngestSettings
     images: str
+    leaks: Leaks = field(default_factory=Leaks)
+    space: Space = "any"
 
     def __call__(self, row: Row) -> Row:
         index = row["index"]
@@ -236,13 +236,17 @@ class _Check:
 
     def _checked(self, record: Record) -> Record | Reject:
         try:
-            if self.settings.images != "skip":
-                return self._with_photo(record)
+            judged = self._judged(record, self.leaks.by_id(record, self.space))
+            if isinstance(judged, Record) and self.settings.images != "skip":
+                return self._with_photo(judged)
+            return judged
         except ImageError as error:
             return Reject(record.id, "record", "fault", "ingest", error.reason, error.detail)
         except LlmdetError as error:
             return Reject(record.id, "record", "fault", "ingest", "image_unreadable", str(error))
-        return record
+
+    def _judged(self, record: Record, leak: Leak | None) -> Record | Reject:
+        return self.leaks.judge(record, leak) if leak and "leak" not in record.flags else record
 
     def _valid(self, record: Record) -> Record | Reject:
         faults = validate.faults(record)
@@ -250,9 +254,14 @@ class _Check:
             return Reject(record.id, "record", "fault", "ingest", faults[0].split(":")[0], "; ".join(faults[:3]))
         return record
 
-    def _with_photo(self, record: Record) -> Record:
+    def _with_photo(self, record: Record) -> Record | Reject:
         url = files.safe_join(self.images, record.image)
-        facts = images.inspect(url, decode=self.settings.images == "decode")
+        facts = images.inspect(url, decode=self.settings.images == "decode", looks=self.leaks.by_content)
+        judged = self._judged(record, self.leaks.by_looks(facts.sha256, facts.looks))
+        return judged if isinstance(judged, Reject) else self._fitted(judged, facts)
+
+    def _fitted(self, record: Record, facts: ImageFacts) -> Record:
+        """The record with the photo's hash, and its size or the orientation that gives it that size."""
         prefer = self.settings.orientation or record.orientation
         if record.width == 0 and record.height == 0:  # the source does not know the size
             width, height = facts.size(prefer)

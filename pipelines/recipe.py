@@ -22,10 +22,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmdet import files
 from llmdet.attaching import AttachSettings
+from llmdet.catalogue import CATALOGUE, DATA_ROOT, is_there, origin_of
 from llmdet.errors import FormatError, MissingError, SettingError
 from llmdet.exports import Exporter
 from llmdet.joining import SameImage
-from llmdet.rules.chain import DEFAULT_CHAIN, RULES, Rule
+from llmdet.leaks import LeakSettings
+from llmdet.rules.chain import DEFAULT_CHAIN, RULES, Rule, check_chain
 from llmdet.sources import SOURCES
 from llmdet.sources.attached import Attached
 from llmdet.sources.joined import Joined
@@ -120,8 +122,9 @@ class Recipe(_Section):
 
     name: str = "run"
     workspace: str = "workspace"
-    data_root: str = "grounding_data"
+    data_root: str = DATA_ROOT
     sources: dict[str, Values]
+    leaks: Values = Field(default_factory=dict)  # fields of llmdet.leaks.LeakSettings; paths below data_root
     ingest: Values = Field(default_factory=dict)
     caption: CaptionSection | None = CaptionSection()
     refine: RefineSection = RefineSection()
@@ -136,7 +139,19 @@ class Recipe(_Section):
         return [source_of(name, values, self.data_root) for name, values in self.sources.items()]
 
     def ingest_settings(self, limit: int | None = None) -> IngestSettings:
-        return build(IngestSettings, {**self.ingest, **({"limit": limit} if limit else {})}, "ingest")
+        values = {**self.ingest, **({"limit": limit} if limit else {})}
+        return build(IngestSettings, {**values, "leaks": self.leak_settings()}, "ingest")
+
+    def leak_settings(self) -> LeakSettings:
+        """Where the lists of evaluation photos are; one path may stand where several can."""
+        found = dict(self.leaks)
+        for key in LEAK_PATHS & found.keys():
+            value = found[key] or ""
+            paths = [
+                below(self.data_root, path) if path else "" for path in ([value] if isinstance(value, str) else value)
+            ]
+            found[key] = tuple(filter(None, paths)) if key in ("refcoco", "photos") else paths[0]
+        return build(LeakSettings, found, "leaks")
 
     def merge_settings(self) -> MergeSettings:
         return build(MergeSettings, {"order": tuple(self.sources), **self.merge}, "merge")
@@ -166,24 +181,51 @@ def source_of(name: str, values: Values, data_root: str = "") -> Source:
     """The reader of a source with its fields checked; its paths are below `data_root`. Raises SettingError.
 
     Beside the reader's own fields: `format` (the reader, where the name is another), `attach` ({format: fields} of
-    sources whose captions and phrases go to this one's photos) and `join: same_image` (with `joining`: fields of
-    llmdet.joining.SameImage).
+    sources whose captions and phrases go to this one's photos), `join: same_image` (with `joining`: fields of
+    llmdet.joining.SameImage), several `annotations` of which the first that is there is read, and `finished`, LLMDet's
+    jsonl, whose boxes and texts are the records where none of them is there. Without `annotations` the reader's usual
+    layout counts (llmdet.catalogue).
     """
-    own = dict(values)
+    own = _placed(name, values, data_root)
     attach, join, joining = own.pop("attach", None), own.pop("join", "none"), own.pop("joining", {})
     source = _reader(name, own, data_root)
-    if attach:
-        choices = {giver: fields.get("caption", "source") for giver, fields in attach.items()}
-        rest = {giver: {k: v for k, v in fields.items() if k != "caption"} for giver, fields in attach.items()}
+    givers = {giver: dict(fields) for giver, fields in (attach or {}).items() if fields is not None}
+    if givers:
+        choices = {giver: fields.pop("caption", "source") for giver, fields in givers.items()}
         images = {"images": getattr(source, "images", "")}
-        givers = tuple(_reader(giver, {**images, **fields}, data_root) for giver, fields in rest.items())
+        readers = tuple(
+            _reader(giver, _placed(giver, {**images, **fields}, data_root), data_root)
+            for giver, fields in givers.items()
+        )
         settings = build(AttachSettings, {"caption": choices}, f"sources.{name}.attach")
-        source = Attached(base=source, givers=givers, settings=settings)
+        source = Attached(base=source, givers=readers, settings=settings)
     if join not in ("none", "same_image"):
         raise SettingError(f"sources.{name}.join must be none or same_image; got {join!r}")
     if join == "same_image":
         source = Joined(base=source, rule=build(SameImage, joining, f"sources.{name}.joining"))
     return source
+
+
+def _placed(name: str, values: Values, data_root: str) -> Values:
+    """The fields with one address of annotations; those of an ODVG reader where only the finished file is there."""
+    own, root = dict(values), data_root
+    format = str(own.get("format", name))
+    entry = CATALOGUE.get(format)
+    if entry and entry.annotations and not own.get("annotations"):
+        root = data_root or DATA_ROOT
+        own = {"images": entry.images, "finished": entry.finished, **entry.options, **own}
+        own["annotations"] = list(entry.annotations)
+    finished, given = own.pop("finished", ""), own.get("annotations")
+    if given is None:
+        return own
+    choices = [below(root, path) for path in ([given] if isinstance(given, str) else given) if path]
+    there = [path for path in choices if is_there(format, path)]
+    own |= {key: below(root, own[key]) for key in _PATHS & own.keys() if key != "annotations" and own[key]}
+    if entry and finished and not there and files.exists(below(root, finished)):
+        licence = f"{origin_of(format)[0]}; texts: Apache-2.0 where their sources allow (LLMDet)"
+        fields = {"licence": licence, "boxes": entry.finished_boxes, "images": own.get("images", "")}
+        return {"format": "odvg", "annotations": below(root, finished), **fields}
+    return {**own, "annotations": (there or choices or [""])[0]}
 
 
 def _reader(name: str, values: Values, data_root: str) -> Source:
@@ -198,6 +240,7 @@ def _reader(name: str, values: Values, data_root: str) -> Source:
 
 
 _PATHS = INPUTS | {"images"}
+LEAK_PATHS = {"coco_val", "lvis_val", "flickr30k", "refcoco", "image_data", "photos"}
 
 
 def below(root: str, path: str) -> str:
@@ -210,7 +253,8 @@ def below(root: str, path: str) -> str:
 def engine_of(name: str, values: Values | None = None) -> Engine:
     """An engine with its fields checked. Raises SettingError."""
     if name not in ENGINES:
-        raise SettingError(f"no engine {name!r}; there are: {', '.join(sorted(ENGINES))}")
+        there = ", ".join(sorted(ENGINES))
+        raise SettingError(f"no engine {name!r}; there are: {there}. Choose with --engine or --set caption.engine=NAME")
     return build(ENGINES[name], dict(values or {}), f"caption.engines.{name}")
 
 
@@ -221,13 +265,16 @@ def rules_of(values: dict[str, Values] | None) -> tuple[Rule, ...]:
     unknown = [name for name in values if name not in RULES]
     if unknown:
         raise SettingError(f"refine.rules: no rule {unknown[0]!r}; there are: {', '.join(sorted(RULES))}")
-    return tuple(build(RULES[name], fields or {}, f"refine.rules.{name}") for name, fields in values.items())
+    rules = tuple(build(RULES[name], fields or {}, f"refine.rules.{name}") for name, fields in values.items())
+    check_chain(rules)
+    return rules
 
 
-def load(path: str, overrides: list[str] | None = None) -> Recipe:
+def load(path: str, overrides: list[str] | None = None, *, check: bool = True) -> Recipe:
     """A recipe from a YAML file (or the name of a bundled one) with `key.key=value` overrides.
 
-    Raises MissingError, FormatError for what is not YAML, SettingError for what does not fit.
+    `check` builds every section, which a command that needs only one of them does without. Raises MissingError,
+    FormatError for what is not YAML, SettingError for what does not fit.
     """
     try:
         values = yaml.safe_load(files.read_bytes(find(path)).decode())
@@ -235,13 +282,14 @@ def load(path: str, overrides: list[str] | None = None) -> Recipe:
         raise FormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise FormatError(f"{path} must be a mapping of sections (sources, caption, ...); got {type(values).__name__}")
-    return recipe_of(set_values(values, overrides or []), path)
+    return recipe_of(set_values(values, overrides or []), path, check=check)
 
 
-def recipe_of(values: Values, where: str = "recipe") -> Recipe:
+def recipe_of(values: Values, where: str = "recipe", *, check: bool = True) -> Recipe:
     """A checked recipe. Raises SettingError."""
     recipe = section_of(Recipe, values, where)
-    recipe.check()
+    if check:
+        recipe.check()
     return recipe
 
 
@@ -250,7 +298,7 @@ def section_of(kind: type[S], values: Values, where: str) -> S:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise SettingError(f"{where}: {first_fault(error)}") from None
+        raise SettingError(f"{where}: {first_fault(error, kind)}") from None
 
 
 def set_values(values: Values, overrides: list[str]) -> Values:

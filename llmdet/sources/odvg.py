@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class Odvg:
         "auto"  # auto: "a. b. " with regions that are whole names is detection
     )
     exhaustive: bool = False
+    boxes: Literal["human", "pseudo"] = "human"  # who drew them: a detector did in LLMDet's LLaVA part
     licence: str = ""
     address: str = ADDRESS
     seed: int = 0
@@ -181,7 +182,7 @@ class Odvg:
             width=width,
             height=height,
             text=sentence,
-            regions=tuple(regions),
+            regions=tuple(map(_drawn_by_detector, regions) if self.boxes == "pseudo" else regions),
             negatives=negatives,
             exhaustive=self.exhaustive,
             captions=captions,
@@ -194,6 +195,10 @@ class Odvg:
     def _reject(self, identity: str, level: Level, error: FieldError) -> Reject:
         kind: Kind = "policy" if level == "annotation" and error.reason in _POLICIES else "fault"
         return Reject(identity, level, kind, "ingest", error.reason, error.detail)
+
+
+def _drawn_by_detector(region: Region) -> Region:
+    return replace(region, boxes=tuple(replace(box, origin="pseudo") for box in region.boxes))
 
 
 def _box(value: Any, width: int, height: int) -> tuple[float, float, float, float]:
