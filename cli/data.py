@@ -49,7 +49,7 @@ def ingest(
     llmdet-data ingest --source mine --format odvg --annotations mine.jsonl --images photos --set label_map=names.json
     """
     with screen("ingest", workspace, as_json) as out:
-        values = _reader(source, recipe, format=format, annotations=annotations, images=images)
+        values = _reader(source, recipe, data_root, format=format, annotations=annotations, images=images)
         settings = {"images": check, "orientation": orientation, "limit": limit}
         _ingest(out, source, _set(values, set), data_root, settings, max_faults)
 
@@ -92,7 +92,7 @@ def caption(
         settings = CaptionSettings(task=task, seed=seed, shard=_shard(shard))
         with cluster():
             if any((annotations, images, format, recipe, limit)) or not place.records(source).manifest():
-                values = _reader(source, recipe, format=format, annotations=annotations, images=images)
+                values = _reader(source, recipe, data_root, format=format, annotations=annotations, images=images)
                 _ingest(out, source, values, data_root, {"limit": limit}, max_faults)
                 out.result = {"ingest": out.result}
             with out.watch(f"caption {source}") as progress:
@@ -120,7 +120,7 @@ def refine(
         from pipelines.refine import refine as clean
 
         place = _place(workspace)
-        values = load(recipe).refine.model_dump(exclude_none=True) if recipe else {}
+        values = load(recipe, check=False).refine.model_dump(exclude_none=True) if recipe else {}
         settings = section_of(RefineSection, set_values(values, set or []), "refine").settings()
         found = {}
         for name in [source] if source else _ingested(place):
@@ -235,16 +235,24 @@ def _set(values: Values, overrides: list[str] | None) -> Values:
     return set_values(values, overrides or [])
 
 
-def _reader(source: str, recipe: str | None, **given: str | None) -> Values:
-    """The fields of a reader: those of a recipe (the default layout, where it names the source), then the options."""
-    from llmdet.errors import SettingError
-    from pipelines.recipe import load, workflows
+def _reader(source: str, recipe: str | None, data_root: str | None, **given: str | None) -> Values:
+    """The fields of a reader: those of a recipe, then the options.
 
-    known = recipe or (LAYOUT if (workflows() / f"{LAYOUT}.yaml").is_file() else None)
-    sources = load(known).sources if known else {}
-    if recipe and source not in sources:
-        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(sources)}")
-    return {**sources.get(source, {}), **{key: value for key, value in given.items() if value is not None}}
+    Without either the default layout counts: what the flagship recipe says of the source, where it names it.
+    """
+    from llmdet.errors import SettingError
+    from pipelines.recipe import load, rooted
+
+    options = {key: value for key, value in given.items() if value is not None}
+    if options and not recipe:
+        return options
+    chosen = load(recipe or LAYOUT, check=False)
+    if recipe and source not in chosen.sources:
+        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(chosen.sources)}")
+    values = rooted(chosen.sources.get(source, {}), data_root or chosen.data_root)
+    if "annotations" in options:
+        values.pop("finished", None)
+    return {**values, **options}
 
 
 def _ingest(

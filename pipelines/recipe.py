@@ -228,6 +228,17 @@ def _placed(name: str, values: Values, data_root: str) -> Values:
     return {**own, "annotations": (there or choices or [""])[0]}
 
 
+def rooted(values: Values, data_root: str) -> Values:
+    """A source's values with its paths, and those of what attaches to it, absolute."""
+    own = dict(values)
+    for key in (_PATHS | {"finished"}) & own.keys():
+        value = own[key]
+        own[key] = [below(data_root, path) for path in value] if isinstance(value, list) else below(data_root, value)
+    if isinstance(own.get("attach"), dict):
+        own["attach"] = {name: fields and rooted(fields, data_root) for name, fields in own["attach"].items()}
+    return own
+
+
 def _reader(name: str, values: Values, data_root: str) -> Source:
     options = dict(values)
     format = options.pop("format", name)
