@@ -79,17 +79,12 @@ class Table:
         return manifest
 
     def part_name(self, index: int, fingerprint: str) -> str:
-        return f"part-{index:05d}-{fingerprint[:8]}.parquet"
+        return f"part-{index:05d}-{fingerprint}.parquet"
 
     def write_part(self, index: int, fingerprint: str, data: pa.RecordBatch | pa.Table) -> Part:
         """Write one part all or nothing."""
         name = self.part_name(index, fingerprint)
         return Part(name, data.num_rows, files.write_bytes(files.join(self.url, name), to_parquet(data)))
-
-    def find_parts(self, fingerprint: str) -> dict[int, str]:
-        """Names of finished parts of an unfinished run, by index."""
-        suffix = f"-{fingerprint[:8]}.parquet"
-        return {int(name.split("-")[1]): name for name in self.listing() if name.endswith(suffix)}
 
     def listing(self) -> list[str]:
         """Names of all part files, sorted; temporary files of a killed writer are not among them."""
@@ -100,11 +95,21 @@ class Table:
         return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
 
     def commit(self, manifest: Manifest) -> None:
-        """Make a table visible, then remove the parts that it no longer names."""
+        """Make a table visible, then remove the parts that it no longer names, and what killed writers left."""
         files.write_json(files.join(self.url, MANIFEST), asdict(manifest))
         fs, path = url_to_fs(self.url)
-        for name in set(self.listing()) - {part.name for part in manifest.parts}:
-            fs.rm_file(posixpath.join(path, name))
+        named = {part.name for part in manifest.parts}
+        for entry in fs.ls(path, detail=False, refresh=True):
+            name = posixpath.basename(entry)
+            if name.startswith(("part-", ".part-")) and name not in named:
+                fs.rm_file(posixpath.join(path, name))
+
+    def remove(self) -> None:
+        """Remove a table: first the manifest, so that no reader sees half of it."""
+        fs, path = url_to_fs(self.url)
+        for name in (MANIFEST, *self.listing()):
+            if fs.exists(posixpath.join(path, name)):
+                fs.rm_file(posixpath.join(path, name))
 
     def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """One part. Raises DamagedError for a file that parquet cannot read."""
@@ -213,6 +218,7 @@ def to_parquet(data: pa.RecordBatch | pa.Table) -> bytes:
 
 
 def concat(batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> pa.Table:
+    """Batches and tables one after the other; an empty table of the schema where there is none."""
     tables = [pa.Table.from_batches([b]) if isinstance(b, pa.RecordBatch) else b for b in batches]
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
