@@ -33,7 +33,7 @@ class Entry:
     finished: str = ""  # LLMDet's jsonl of it
     finished_boxes: Literal["human", "pseudo"] = "human"
     options: Mapping[str, Any] = field(default_factory=dict)  # further fields of the reader under this layout
-    beside: tuple[str, ...] = ()  # further files, none of which is needed
+    beside: tuple[str, ...] = ()  # further files, which only some settings need
     pictures: int = 0  # below `images` when all is there; 0: not published, or photos of many sets lie there
     counts: Mapping[str, int] = field(default_factory=dict)  # as published
     photo_ids: Space = "none"
@@ -224,7 +224,7 @@ def _compare(source: str, root: str) -> Iterator[Found]:
         yield Found("ok", "finished file", f"{entry.finished} is there")
     for path in (*entry.beside, *(str(value) for value in entry.options.values() if isinstance(value, str))):
         there = files.exists(files.join(root, path))
-        yield Found("ok", "beside", f"{path} is {'there' if there else 'missing; it is not needed'}")
+        yield Found("ok", "beside", f"{path} is {'there' if there else 'not there; only some settings need it'}")
     yield _pictures(entry, address, root)
 
 

@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 from llmdet import files, rejects
+from llmdet.attaching import wants_lmm
 from llmdet.errors import ImageError
 from llmdet.prompts import PROMPTS
 from llmdet.prompts.prompt import Prompt, Task
@@ -50,6 +51,8 @@ class CaptionSettings:
     """What is asked, and in what portions."""
 
     task: Literal["image", "region", "all"] = "all"
+    # missing: an image is not described again where its source's own caption is to be used (llmdet.attaching)
+    images: Literal["all", "missing"] = "all"
     chunk_images: int = 1024  # images per unit of work; what a kill can cost
     seed: int = 0  # base of all sampling seeds
     shard: tuple[int, int] = (0, 1)  # this driver's share of the chunks: i of n
@@ -58,6 +61,10 @@ class CaptionSettings:
     @property
     def tasks(self) -> tuple[Task, ...]:
         return TASKS if self.task == "all" else (self.task,)
+
+    def asks(self, task: Task, record: Record) -> bool:
+        """Whether a task is asked about a record."""
+        return task != "image" or self.images == "all" or wants_lmm(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,8 @@ def caption(
     records = workspace.best_records(source)
     manifest = records.require(f"run: llmdet-data ingest --source {source}")
     ledgers = ledgers_of(workspace, source, engine, settings.tasks)
-    inputs = fingerprint({"records": manifest.fingerprint, "asks": _asks_state(workspace, source)})
+    state = {"records": manifest.fingerprint, "asks": _asks_state(workspace, source), "images": settings.images}
+    inputs = fingerprint(state)
     complete = [_complete(ledger, inputs) for ledger in ledgers.values()]
     if all(complete):
         _point(workspace, source, engine, ledgers)
@@ -316,7 +324,8 @@ class _Ask:
         seen: set[bytes] = set()
         wanted: list[list[Request]] = []
         for record in records:
-            requests = [r for task, ledger in self.ledgers.items() for r in requests_of(record, prompts[task], ledger)]
+            asked = [task for task in self.ledgers if self.settings.asks(task, record)]
+            requests = [r for task in asked for r in requests_of(record, prompts[task], self.ledgers[task])]
             new = {request.id: request for request in reversed(requests) if request.id not in seen}
             wanted.append(list(reversed(new.values())))
             seen.update(new)

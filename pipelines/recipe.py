@@ -57,6 +57,7 @@ class CaptionSection(_Section):
     engine: str = "template"
     engines: dict[str, Values] = Field(default_factory=dict)  # name -> fields of that engine
     task: Literal["image", "region", "all"] = "all"
+    images: Literal["all", "missing"] = "all"  # missing: only those that their source does not describe
     chunk_images: int = Field(1024, ge=1)
     seed: int = 0
     concurrency: int | None = None
@@ -67,6 +68,7 @@ class CaptionSection(_Section):
     def settings(self, shard: tuple[int, int] = (0, 1)) -> CaptionSettings:
         return CaptionSettings(
             task=self.task,
+            images=self.images,
             chunk_images=self.chunk_images,
             seed=self.seed,
             concurrency=self.concurrency,
