@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from llmdet import boxes
-from llmdet.exports.flat import Flat
+from llmdet.flat import Flat
 from llmdet.record import Record, Region, Span
 
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from fsspec.core import url_to_fs
 
 from llmdet import files
-from llmdet.exports.flat import Flat
 from llmdet.exports.pictures import Pictures
+from llmdet.flat import Flat
 from llmdet.record import SCHEMA, Record, check_schema, from_batch
 from llmdet.sources.source import SourceInfo
 

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
-from llmdet.exports.flat import Flat
-from llmdet.exports.json_text import arrays, lines, objects, offsets_of, strings
+from llmdet.exports.json_text import arrays, lines, objects, strings
 from llmdet.exports.odvg import grounding, header
+from llmdet.flat import Flat, offsets_of
 
 HUMAN = "<image>\nDescribe the image in detail."  # what LLMDet asks in training, whatever its files ask
 _HELD = frozenset({"image captions", "tags", "box captions"})

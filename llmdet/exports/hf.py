@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from llmdet import files
 from llmdet.exports.exporter import Exported, Sources, Tally, selected
-from llmdet.exports.flat import Flat
 from llmdet.exports.pictures import Pictures
+from llmdet.flat import Flat
 from llmdet.record import SCHEMA
 
 _PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -15,17 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Offsets = NDArray[np.int32]  # (n + 1,), from 0: list i is items[offsets[i]:offsets[i + 1]]
+from llmdet.flat import Offsets
 
 # What JSON wants escaped inside a string; everything else may stand as UTF-8.
 _ESCAPED = r'["\\\x00-\x1f]'
 _CLOSE = ord("]")
-
-
-def offsets_of(lists: pa.Array) -> Offsets:
-    """Where each list of a list column begins in `lists.flatten()`; a null list is an empty one."""
-    ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int32)
-    return np.concatenate([np.zeros(1, np.int32), ends])
 
 
 def rows(values: NDArray[np.float64] | NDArray[np.int32]) -> pa.Array:

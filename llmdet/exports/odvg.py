@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from llmdet import files
 from llmdet.errors import SettingError
 from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
-from llmdet.exports.flat import Flat
-from llmdet.exports.json_text import arrays, integers, lines, objects, offsets_of, one_or_many, rows, strings
+from llmdet.exports.json_text import arrays, integers, lines, objects, one_or_many, rows, strings
 from llmdet.exports.vocabulary import Vocabulary, unknown_category
+from llmdet.flat import Flat, offsets_of
 
 
 @dataclass(frozen=True, kw_only=True)

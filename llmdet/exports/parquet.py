@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from llmdet import files
 from llmdet.exports.exporter import Exported, Images, Sources, remove_old, selected, shards
-from llmdet.exports.flat import Flat
 from llmdet.exports.pictures import Pictures
+from llmdet.flat import Flat
 from llmdet.record import SCHEMA
 
 

@@ -24,9 +24,9 @@ from llmdet import files
 from llmdet.errors import FormatError
 from llmdet.exports.coco import boxes_in_order, count
 from llmdet.exports.exporter import ByRecord, Exported, Sources, Tally, losses, selected
-from llmdet.exports.flat import Flat
 from llmdet.exports.pictures import Pictures
 from llmdet.exports.vocabulary import Vocabulary
+from llmdet.flat import Flat
 from llmdet.record import Box, Record, from_batch
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from llmdet.exports.json_text import arrays, integers, lines, objects, offsets_of, one_or_many, rows, strings
+from llmdet.exports.json_text import arrays, integers, lines, objects, one_or_many, rows, strings
+from llmdet.flat import offsets_of
 
 
 @given(st.lists(st.text(max_size=20), max_size=6))

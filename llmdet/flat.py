@@ -1,4 +1,4 @@
-"""Regions and boxes of a batch as flat columns: the bulk view that exporters work on."""
+"""Regions and boxes of a batch as flat columns: the bulk view that exporters and the validator work on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from llmdet.exports.json_text import Offsets, offsets_of
+Offsets = NDArray[np.int32]  # (n + 1,), from 0: list i is items[offsets[i]:offsets[i + 1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +66,9 @@ class Flat:
         offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(keep, dtype=np.int32)])[self.region_offsets]
         box_offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(counts[keep], dtype=np.int32)])
         return Flat(self.regions.filter(pa.array(keep)), offsets, self.boxes, box_offsets)
+
+
+def offsets_of(lists: pa.Array) -> Offsets:
+    """Where each list of a list column begins in `lists.flatten()`; a null list is an empty one."""
+    ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int32)
+    return np.concatenate([np.zeros(1, np.int32), ends])
