@@ -12,9 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmdet import __version__, files
+from llmdet.catalogue import photo_ids_of
+from llmdet.leaks import Leaks
+from llmdet.photo_lists import read_lists
 from llmdet.record import Record
+from llmdet.sources.source import Source
+from llmdet.tokens import estimate_bert_tokens
 from llmdet.workspace import Workspace
-from pipelines.caption import caption
+from pipelines.caption import CaptionSettings, caption
 from pipelines.cluster import cluster
 from pipelines.evaluate import UNTRAINED_SUFFIX, CocoSet, EvaluateOutcome, evaluate_many
 from pipelines.export import export
@@ -194,24 +199,37 @@ def _write_run(workspace: Workspace, recipe: Recipe, outcome: RunOutcome) -> Non
 
 
 def plan(recipe: Recipe, limit: int | None = None) -> dict[str, dict[str, int]]:
-    """What a run would ask, per source, without asking: records, rejects, boxes, requests by task.
+    """What a run would ask, per source, without asking: records, rejects, leaks, boxes, requests and tokens by task.
 
-    Reads the annotation files, opens no photo.
+    Reads the annotation files, opens no photo: records that show an evaluation photo are known by their ids alone. A
+    question about an image counts once, whatever the number of its texts. Tokens are those of the questions' words,
+    estimated; what a picture adds is up to the model.
     """
+    leaks = read_lists(recipe.leak_settings())
+    return {source.name: _planned(recipe, source, leaks, limit) for source in recipe.build_sources()}
+
+
+def _planned(recipe: Recipe, source: Source, leaks: Leaks, limit: int | None) -> dict[str, int]:
     prompts = recipe.caption.build_engine().prompts() if recipe.caption else {}
-    tasks = recipe.caption.settings().tasks if recipe.caption else ()
-    found: dict[str, dict[str, int]] = {}
-    for source in recipe.build_sources():
-        counts = {"records": 0, "rejects": 0, "boxes": 0, **{f"{task} requests": 0 for task in tasks}}
-        for item in source.read():
-            if not isinstance(item, Record):
-                counts["rejects"] += 1
-                continue
-            counts["records"] += 1
-            counts["boxes"] += sum(len(region.boxes) for region in item.regions)
-            for task in tasks:
-                counts[f"{task} requests"] += len(prompts[task].render(item))
-            if limit and counts["records"] >= limit:
-                break
-        found[source.name] = counts
-    return found
+    settings = recipe.caption.settings() if recipe.caption else CaptionSettings()
+    tasks = settings.tasks if recipe.caption else ()
+    counts = dict.fromkeys(("records", "rejects", "leaks", "boxes"), 0)
+    counts |= {f"{task} {what}": 0 for task in tasks for what in ("requests", "tokens")}
+    seen: set[int] = set()  # hashes: a million questions would not fit
+    space = photo_ids_of(source)
+    for item in source.read():
+        if not isinstance(item, Record) or (leaks.by_id(item, space) and leaks.settings.action == "drop"):
+            counts["leaks" if isinstance(item, Record) else "rejects"] += 1
+            continue
+        counts["records"] += 1
+        counts["boxes"] += sum(len(region.boxes) for region in item.regions)
+        for task in tasks:
+            asks = prompts[task].render(item) if settings.asks(task, item) else []
+            fresh = {hash((item.image, task, ask.text, ask.schema)): ask.text for ask in asks}
+            fresh = {key: text for key, text in fresh.items() if key not in seen}
+            seen.update(fresh)
+            counts[f"{task} requests"] += len(fresh)
+            counts[f"{task} tokens"] += sum(map(estimate_bert_tokens, fresh.values()))
+        if limit and counts["records"] >= limit:
+            break
+    return counts
