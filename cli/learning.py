@@ -10,7 +10,6 @@ from cli import options
 from cli.screen import screen
 
 if TYPE_CHECKING:
-    from pipelines.evaluate import EvaluateOutcome
     from pipelines.recipe import TrainSection
 
 Checkpoint = Annotated[
@@ -95,6 +94,8 @@ def evaluate(
     llmdet-data evaluate --annotations instances_val2017.json --detections detections.json
     """
     with screen("evaluate", workspace, as_json) as out:
+        from dataclasses import asdict
+
         from llmdet.files import absolute, join
         from pipelines.evaluate import CocoSet, score
         from pipelines.evaluate import evaluate as measure
@@ -113,8 +114,10 @@ def evaluate(
             with out.watch(f"evaluate {one.name}") as progress:
                 folder = absolute(to) if to else join(model, "evaluations")
                 outcome = measure([one], model, folder, gpu=_gpu(gpu), progress=progress)[0]
-        out.result = _figures(outcome)
-        out.shown += [f"{key:6} {value:.4f}" for key, value in outcome.metrics.items()]
+        out.result = asdict(outcome)
+        out.shown += [
+            f"{key:6} {value:.4f}" if value >= 0 else f"{key:6} no such boxes" for key, value in outcome.metrics.items()
+        ]
         out.shown.append(f"detections in {outcome.detections}")
         if outcome.missing:
             worst = next(iter(outcome.missing.items()))
@@ -213,9 +216,3 @@ def _images(images: str | None) -> str:
     if not files.exists(images):
         raise MissingError(f"no image folder at {images}")
     return files.absolute(images)
-
-
-def _figures(outcome: EvaluateOutcome) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(outcome)

@@ -114,12 +114,10 @@ def _status(outcome: StatusOutcome) -> list[Table]:
         mark = one.ledger if one.newest else f"{one.ledger} (older)"
         numbers = (one.answered, one.failed, one.prompt_tokens, one.cached_tokens, one.answer_tokens)
         ledgers.add_row(one.source, mark, *map(str, numbers))
-    leases = Table("source", "ledger", "shard", "held by", "state", title="leases", title_justify="left")
+    leases = Table("place", "shard", "held by", "state", title="leases", title_justify="left")
     for lease in outcome.leases:
         held = f"{lease.owner} on {lease.host}, pid {lease.pid}"
-        leases.add_row(
-            lease.source, lease.ledger, lease.shard, held, "at work" if lease.alive else "gone: free to take"
-        )
+        leases.add_row(lease.place, lease.shard, held, "at work" if lease.alive else "gone: free to take")
     detectors = Table("detector", "state", "figures", title="detectors", title_justify="left")
     for detector in outcome.detectors:
         last = detector.checkpoints[-1] if detector.checkpoints else "no checkpoint"

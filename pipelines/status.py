@@ -58,8 +58,7 @@ class LedgerStatus:
 class LeaseStatus:
     """A lease that somebody holds or left behind."""
 
-    source: str
-    ledger: str
+    place: str  # folder below the workspace that is written to
     shard: str  # i/n
     owner: str
     host: str
@@ -113,7 +112,11 @@ def status(workspace: Workspace) -> StatusOutcome:
         workspace=workspace.url,
         tables=[*_tables(workspace)],
         ledgers=[_ledger(workspace, source, ledger) for source, ledger in ledgers],
-        leases=[lease for source, ledger in ledgers for lease in _leases(source, ledger)],
+        leases=[
+            lease
+            for url in [*(table.url for _, _, table in tables_of(workspace)), *(ledger.url for _, ledger in ledgers)]
+            for lease in _leases(workspace, url)
+        ],
         detectors=[_detector(workspace, name) for name in workspace.children("detector")],
         runs=[*_runs(workspace)],
     )
@@ -141,7 +144,7 @@ def tables_of(workspace: Workspace) -> Iterator[tuple[str, str, Table]]:
 
 def _tables(workspace: Workspace) -> Iterator[TableStatus]:
     for stage, source, table in tables_of(workspace):
-        name = table.url.removeprefix(workspace.url).strip("/")
+        name = _below(workspace, table.url)
         manifest = table.manifest()
         if name.startswith("rejects/") and stage != "caption":
             continue  # the manifest of the stage's own table counts them
@@ -201,12 +204,15 @@ def _newest(workspace: Workspace, source: str) -> set[str]:
     return {said.ledger.url.rsplit("/", 1)[-1] for said in latest(workspace, source).values()}
 
 
-def _leases(source: str, ledger: Ledger) -> Iterator[LeaseStatus]:
-    folder = ledger.url.rsplit("/", 1)[-1]
-    for lease in leases(ledger.url).values():
+def _leases(workspace: Workspace, url: str) -> Iterator[LeaseStatus]:
+    for lease in leases(url).values():
         if lease is not None and lease.pid:  # 0: given back
-            i, n = lease.shard
-            yield LeaseStatus(source, folder, f"{i}/{n}", lease.owner, lease.host, lease.pid, lease.alive())
+            shard = f"{lease.shard[0]}/{lease.shard[1]}"
+            yield LeaseStatus(_below(workspace, url), shard, lease.owner, lease.host, lease.pid, lease.alive())
+
+
+def _below(workspace: Workspace, url: str) -> str:
+    return url.removeprefix(workspace.url).strip("/")
 
 
 def _detector(workspace: Workspace, name: str) -> DetectorStatus:

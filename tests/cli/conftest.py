@@ -62,7 +62,7 @@ def typed() -> Typed:
 @pytest.fixture(scope="session")
 def quiet_ray(ray_local: None) -> None:
     """A Ray that does not log to the standard error of a command that has ended."""
-    import ray.data  # sets its log levels
+    import ray.data  # noqa: F401  sets its log levels
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

@@ -1,0 +1,109 @@
+"""run: which recipe, which workspace, which data; the loop without training, on four drawn photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.coco_folder import BOXES, write_coco
+from tests.cli.conftest import Typed
+
+RECIPE = {
+    "name": "four",
+    "workspace": "from_recipe",
+    "data_root": "coco",
+    "sources": {"coco": {"annotations": "annotations.json", "images": "photos"}},
+    "export": [{"format": "odvg"}],
+}
+
+
+@pytest.fixture
+def recipe(here: Path) -> str:
+    write_coco(here / "coco")
+    (here / "four.yaml").write_text(yaml.safe_dump(RECIPE))
+    return "four.yaml"
+
+
+def test_dry_run_says_what_would_be_asked_and_writes_nothing(typed: Typed, recipe: str, here: Path) -> None:
+    done = typed("run", recipe, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    said = done.json
+    assert said["workspace"] == str(here / "from_recipe")
+    counts = {"records": 4, "rejects": 1, "boxes": BOXES, "image requests": 4, "region requests": 4}
+    assert said["plan"] == {"coco": counts}
+    assert {key: said[key] for key in counts} == counts
+    assert not (here / "from_recipe").exists()
+    shown = typed("run", recipe, "--dry-run", "--limit", "2").out
+    assert shown.splitlines()[-1] == "then: refine, merge, export odvg, report"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "expected"),
+    [
+        ((), {}, "from_recipe"),
+        ((), {"LLMDET_WORKSPACE": "from_shell"}, "from_shell"),
+        (("--workspace", "from_option"), {"LLMDET_WORKSPACE": "from_shell"}, "from_option"),
+        (("--set", "workspace=from_set"), {}, "from_set"),
+        (("--workspace", "2026"), {}, "2026"),
+    ],
+)
+def test_workspace_is_that_of_option_then_shell_then_recipe(
+    typed: Typed, recipe: str, here: Path, words: tuple[str, ...], environment: dict[str, str], expected: str
+) -> None:
+    said = typed("run", recipe, "--dry-run", "--json", *words, **environment).json
+    assert said["workspace"] == str(here / expected)
+
+
+def test_data_root_is_that_of_option_then_shell_then_recipe(typed: Typed, recipe: str, here: Path) -> None:
+    (here / "coco").rename(here / "elsewhere")
+    missing = typed("run", recipe, "--dry-run")
+    assert missing.code == 1
+    assert missing.error == f"no such file: {here / 'coco' / 'annotations.json'}"
+    assert typed("run", recipe, "--dry-run", LLMDET_DATA_ROOT="elsewhere").code == 0
+    assert typed("run", recipe, "--dry-run", "--data-root", "elsewhere", LLMDET_DATA_ROOT="nowhere").code == 0
+
+
+def test_run_goes_through_every_stage_and_passes_over_them_the_second_time(
+    typed_with_ray: Typed, recipe: str, here: Path
+) -> None:
+    first = typed_with_ray("run", recipe, "--json")
+    assert first.code == 0, first.err
+    said = first.json
+    assert (said["command"], said["records"], said["rejects"], said["faults"]) == ("run", 4, {"crowd": 1}, {})
+    assert (here / "from_recipe" / "exports" / "odvg" / "odvg.jsonl").read_text().count("\n") == 4
+    assert Path(said["report"]).is_file()
+    again = typed_with_ray("run", recipe, "--json").json
+    assert {stage["skipped"] for stage in again["stages"].values()} == {True}
+    assert len(list((here / "from_recipe" / "runs").glob("*.json"))) == 2
+
+
+def test_run_with_too_many_faults_ends_with_3(typed_with_ray: Typed, recipe: str, here: Path) -> None:
+    (here / "coco" / "photos" / "a.jpg").write_bytes(b"")
+    done = typed_with_ray("run", recipe, "--json")
+    assert done.code == 3
+    assert done.error.startswith("ingest coco: 1 of 4 failed (")
+    assert done.json["records"] == 3
+    assert typed_with_ray("run", recipe, "--max-faults", "0.5").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("nothing.yaml",), "no recipe at nothing.yaml; bundled ones: "),
+        (("four.yaml", "--set", "caption.engin=openai"), "there is no setting caption.engin"),
+        (("four.yaml", "--set", "caption.engine=oracle"), "no engine 'oracle'; there are: "),
+        (("four.yaml", "--set", "export.0.format=papyrus"), "no format 'papyrus'; there are: "),
+        (("four.yaml", "--set", "name=[1"), "cannot be read as a YAML value"),
+        (("coco/annotations.json",), "sources must be given"),
+        (("coco/photos/a.jpg",), "is not YAML"),
+    ],
+)
+def test_a_wrong_recipe_fails_before_anything_runs(
+    typed: Typed, recipe: str, here: Path, words: tuple[str, ...], expected: str
+) -> None:
+    done = typed("run", *words)
+    assert done.code == 1
+    assert expected in done.error
+    assert not (here / "from_recipe").exists()
