@@ -82,7 +82,8 @@ def quickstart(
 
 def quickstart_recipe(workspace: str, steps: int | None = None, seed: int = 0) -> Recipe:
     """The bundled recipe with its training settings filled in."""
-    values: dict[str, Any] = recipes.load("quickstart").model_dump()
+    # By its address: the workspace, also called quickstart, may lie in the folder that we stand in.
+    values: dict[str, Any] = recipes.load(str(recipes.workflows() / "quickstart.yaml")).model_dump()
     settings = quickstart_settings(seed=seed) if steps is None else quickstart_settings(steps, seed)
     values["workspace"] = workspace
     values["data_root"] = os.path.join(files.absolute(workspace), "world")
