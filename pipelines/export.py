@@ -12,6 +12,7 @@ from llmdet.errors import MissingError, SettingError
 from llmdet.exports import EXPORTERS, Exporter
 from llmdet.sources.source import SourceInfo
 from llmdet.workspace import Table, Workspace
+from pipelines.merge import best_table
 from pipelines.settings import build
 
 
@@ -65,10 +66,7 @@ def _tables(workspace: Workspace, source: str | None) -> list[Table]:
     names = [source] if source else workspace.sources()
     if not names:
         raise MissingError(f"nothing to export in {workspace.url}; run: llmdet-data ingest")
-    best = [workspace.captions(name) for name in names]
-    return [
-        table if table.manifest() else workspace.best_records(name) for table, name in zip(best, names, strict=True)
-    ]
+    return [best_table(workspace, name) for name in names]
 
 
 def _batches(tables: list[Table]) -> Iterator[pa.RecordBatch]:

@@ -41,7 +41,7 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
     settings = settings or MergeSettings()
     started = time.monotonic()
     names = _order(workspace, settings)
-    inputs = {name: _input(workspace, name) for name in names}
+    inputs = {name: best_table(workspace, name) for name in names}
     fingerprints = {name: table.require("run ingest again").fingerprint for name, table in inputs.items()}
     tables = StageTables(
         "merge",
@@ -68,9 +68,22 @@ def _order(workspace: Workspace, settings: MergeSettings) -> list[str]:
     return list(settings.order) or there
 
 
-def _input(workspace: Workspace, source: str) -> Table:
-    captions = workspace.captions(source)
-    return captions if captions.manifest() else workspace.best_records(source)
+def best_table(workspace: Workspace, source: str) -> Table:
+    """The captions of a source, or its records where refine was not run.
+
+    Raises MissingError where neither is there, and for captions of other records than those that are there now.
+    """
+    captions, records = workspace.captions(source), workspace.best_records(source)
+    there = records.require(f"run: llmdet-data ingest --source {source}").fingerprint
+    made = captions.manifest()
+    if made is None:
+        return records
+    if made.inputs.get("records", there) != there:
+        raise MissingError(
+            f"the captions of {source} were made from other records than those that are there now; "
+            f"run: llmdet-data refine --source {source}"
+        )
+    return captions
 
 
 def _items(inputs: dict[str, Table], settings: MergeSettings) -> list[Row]:

@@ -71,6 +71,18 @@ def test_new_captions_are_merged_again(local: None, three: Workspace) -> None:
     assert ids(three)[:2] == ["a/0/0", "a/2/2"]
 
 
+def test_captions_of_older_records_are_never_merged_unseen(local: None, three: Workspace, tmp_path: Path) -> None:
+    refine(three, "a", RefineSettings(rules=()))
+    write(three, "a", [named("a", 7)], part_rows=2, key="corrected")
+    with pytest.raises(MissingError, match=r"captions of a were made from other records .* refine --source a"):
+        merge(three)
+    with pytest.raises(MissingError, match="refine --source a"):
+        export(three, GroundingCap(), str(tmp_path / "out"), source="a")
+    refine(three, "a", RefineSettings(rules=()))
+    assert merge(three).records == 8
+    assert ids(three)[0] == "a/7/7"
+
+
 def test_splits_are_by_picture_and_the_same_every_time(local: None, workspace: Workspace) -> None:
     write(workspace, "a", [named("a", i, image=i % 40) for i in range(80)], part_rows=7)
     write(workspace, "b", [named("b", i, image=i) for i in range(40)], part_rows=50)  # the same pictures
