@@ -24,6 +24,7 @@ from llmdet import boxes as bx
 SIDE = 128  # pixels of a scene, both ways
 SUPERSAMPLING = 3  # masks are drawn this much larger and reduced, which smooths their edges
 MAX_OVERLAP = 0.25  # of the smaller of two boxes
+COUNTS = (1, 2, 3, 3, 4, 4, 4, 5, 5, 5)  # objects of a scene, each as likely: full scenes teach more
 SIZES = {"small": (26.0, 34.0), "large": (38.0, 54.0)}  # longest side in pixels
 TEXTURES = ("plain", "plain", "striped", "dotted")  # plain is twice as frequent
 COLOURS = {  # hue in degrees, saturation, value
@@ -104,7 +105,7 @@ def write_world(
 def compose(rng: Generator, pairs: Literal["seen", "unseen"] = "seen") -> list[Thing]:
     """Draw one to five objects and their places; later ones lie in front. The first is held out where that is asked."""
     things: list[Thing] = []
-    for number in range(int(rng.integers(1, 6))):
+    for number in range(int(rng.choice(COUNTS))):
         choices = SEEN if pairs == "seen" else (HELD_OUT if number == 0 else PAIRS)
         thing = _place(rng, choices[int(rng.integers(len(choices)))], [other.xyxy for other in things])
         if thing is not None:
