@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the reader; the value as YAML.")
 ]
-LAYOUT = "groundingcap_1m"  # the recipe that says where each source lies below the data root
 
 
 def ingest(
@@ -43,6 +42,8 @@ def ingest(
     as_json: options.AsJson = False,
 ) -> None:
     """Read annotations and check their photos: records/SOURCE.
+
+    Without --annotations the usual layout below --data-root counts (see: llmdet-data sources SOURCE).
 
     \b
     llmdet-data ingest --source coco --annotations instances_val2017.json --images val2017
@@ -235,24 +236,15 @@ def _set(values: Values, overrides: list[str] | None) -> Values:
     return set_values(values, overrides or [])
 
 
-def _reader(source: str, recipe: str | None, data_root: str | None, **given: str | None) -> Values:
-    """The fields of a reader: those of a recipe, then the options.
-
-    Without either the default layout counts: what the flagship recipe says of the source, where it names it.
-    """
+def _reader(source: str, recipe: str | None, **given: str | None) -> Values:
+    """The fields of a reader: those that a recipe has for the source, then the options."""
     from llmdet.errors import SettingError
-    from pipelines.recipe import load, rooted
+    from pipelines.recipe import load
 
-    options = {key: value for key, value in given.items() if value is not None}
-    if options and not recipe:
-        return options
-    chosen = load(recipe or LAYOUT, check=False)
-    if recipe and source not in chosen.sources:
-        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(chosen.sources)}")
-    values = rooted(chosen.sources.get(source, {}), data_root or chosen.data_root)
-    if "annotations" in options:
-        values.pop("finished", None)
-    return {**values, **options}
+    sources = load(recipe).sources if recipe else {}
+    if recipe and source not in sources:
+        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(sources)}")
+    return {**sources.get(source, {}), **{key: value for key, value in given.items() if value is not None}}
 
 
 def _ingest(

@@ -33,10 +33,18 @@ def doctor(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file of the workspace against its hash.")
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", "-s", help="Is this data set there?", autocompletion=options.complete_source),
+    ] = None,
+    data_root: options.DataRoot = None,
     workspace: options.Workspace = "workspace",
     as_json: options.AsJson = False,
 ) -> None:
-    """Look at versions, extras, GPU, Ray, disk and recipes; exit 1 where something is broken."""
+    """Look at versions, extras, GPU, Ray, disk and recipes; exit 1 where something is broken.
+
+    With --source: what of the data set lies below --data-root, and what is missing.
+    """
     with screen("doctor", workspace, as_json) as out:
         from rich.table import Table
         from rich.text import Text
@@ -44,7 +52,7 @@ def doctor(
         from llmdet.workspace import Workspace
         from pipelines.doctor import doctor as look
 
-        found = look(Workspace.at(workspace), verify)
+        found = look(Workspace.at(workspace), verify, source, data_root or "")
         levels = [one.level for one in found]
         counts = {level: levels.count(level) for level in ("ok", "warn", "fail")}
         out.result = {"findings": found, **counts}
@@ -67,6 +75,7 @@ def sources(
     with screen("sources", None, as_json) as out:
         import sys
 
+        from llmdet.catalogue import rows
         from llmdet.sources import SOURCES
 
         # A reader's module opens with one raw row of the format, its address, licence and counts.
@@ -74,7 +83,8 @@ def sources(
             one: Kind(sys.modules[kind.__module__].__doc__ or "", dataclasses.fields(kind))  # type: ignore[arg-type]
             for one, kind in SOURCES.items()
         }
-        _catalogue(out, "source", known, name)
+        facts = {row.pop("source"): row for row in rows()}
+        _catalogue(out, "source", known, name, facts)
 
 
 def prompts(
@@ -158,8 +168,10 @@ def _field(field: dataclasses.Field[Any]) -> str:
     return f"{field.type}, {made()!r}" if made is not dataclasses.MISSING else f"{field.type}, must be given"
 
 
-def _catalogue(out: Screen, noun: str, kinds: dict[str, Kind], name: str | None) -> None:
-    """All kinds with a line each, or one with its fields and the text about it."""
+def _catalogue(
+    out: Screen, noun: str, kinds: dict[str, Kind], name: str | None, more: dict[str, dict[str, Any]] | None = None
+) -> None:
+    """All kinds with a line each, or one with its fields and the text about it; `more` facts by name."""
     from rich.table import Table
     from rich.text import Text
 
@@ -167,13 +179,14 @@ def _catalogue(out: Screen, noun: str, kinds: dict[str, Kind], name: str | None)
 
     if name is not None and name not in kinds:
         raise SettingError(f"no {noun} {name!r}; there are: {', '.join(sorted(kinds))}")
-    facts = {one: kinds[one].to_dict() for one in ([name] if name else sorted(kinds))}
+    facts = {one: kinds[one].to_dict() | (more or {}).get(one, {}) for one in ([name] if name else sorted(kinds))}
     out.result = {f"{noun}s": [{"name": one, **fact} for one, fact in facts.items()]}
     if name:
         table = Table("field", "type and default")
         for field, value in facts[name]["fields"].items():
             table.add_row(field, Text(value))
-        out.shown += [Text(facts[name]["about"]), table]
+        usual = [f"usual place: {place}" for place in facts[name].get("layout", [])]
+        out.shown += [Text(facts[name]["about"]), *map(Text, usual), table]
     else:
         table = Table(noun, "what it is")
         for one, fact in facts.items():

@@ -78,7 +78,7 @@ def screen(command: str, workspace: str | None, as_json: bool) -> Iterator[Scree
     try:
         _check_address(workspace)
         yield out
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ray Train answers Ctrl-C with sys.exit
         out.stop()
         typer.echo("\ninterrupted; the same command goes on where this one stopped", err=True)
         raise typer.Exit(130) from None

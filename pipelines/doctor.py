@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from llmdet import __version__, files
-from llmdet.errors import DamagedError, ExtraError, FormatError
+from llmdet.catalogue import CATALOGUE, DATA_ROOT, compare
+from llmdet.errors import DamagedError, ExtraError, FormatError, SettingError
 from llmdet.workspace import MANIFEST, Table, Workspace
 from pipelines.ledger import Ledger
 from pipelines.recipe import workflows
@@ -49,8 +50,14 @@ class Finding:
     hint: str = ""
 
 
-def doctor(workspace: Workspace | None = None, verify: bool = False) -> list[Finding]:
-    """Look at everything that a run needs. With `verify`, read every file of the workspace against its hash."""
+def doctor(
+    workspace: Workspace | None = None, verify: bool = False, source: str | None = None, data_root: str = ""
+) -> list[Finding]:
+    """Look at everything that a run needs.
+
+    With `verify`, read every file of the workspace against its hash; with `source`, look for its files below the data
+    root. Raises SettingError for a source that has no usual place.
+    """
     found = [
         _python(),
         _core(),
@@ -65,6 +72,8 @@ def doctor(workspace: Workspace | None = None, verify: bool = False) -> list[Fin
         found.append(_disk(workspace))
         if verify:
             found += _verified(workspace)
+    if source:
+        found += _layout(source, data_root or DATA_ROOT)
     return found
 
 
@@ -207,6 +216,13 @@ def _recipes() -> Finding:
     if not names:
         return Finding("fail", "recipes", f"none in {folder}", f"install {DISTRIBUTION} again")
     return Finding("ok", "recipes", f"{', '.join(names)} in {folder}")
+
+
+def _layout(source: str, data_root: str) -> list[Finding]:
+    if source not in CATALOGUE:
+        raise SettingError(f"no source {source!r} has a usual layout; there are: {', '.join(sorted(CATALOGUE))}")
+    found = compare(source, files.absolute(data_root))
+    return [Finding(one.level, f"{source} {one.subject}", one.text, one.hint) for one in found]
 
 
 # --- the workspace -------------------------------------------------------------------------------------------------

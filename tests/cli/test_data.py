@@ -185,7 +185,11 @@ def test_broken_photos_and_escaping_names_are_faults_and_the_run_goes_on(typed_w
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("ingest", "--source", "coco"), "annotations must be given"),
+        (
+            ("ingest", "--source", "coco"),
+            "grounding_data/coco/annotations/instances_train2017.json; give --annotations",
+        ),
+        (("ingest", "--source", "mine", "--format", "odvg"), "annotations must be given"),
         (("ingest", "--source", "cocoa", "--annotations", "a"), "no format 'cocoa'; there are: "),
         (("ingest", "--source", "coco", "--set", "crowd"), "--set needs key.key=value; got 'crowd'"),
         (("caption", "--source", "coco", "--engine", "oracle"), "no engine 'oracle'; there are: "),

@@ -39,8 +39,9 @@ def test_a_bug_stays_a_traceback() -> None:
         raise ModuleNotFoundError("No module named 'llmdet.gone'", name="llmdet.gone")
 
 
-def test_ctrl_c_is_one_line_and_exit_code_130(capsys: pytest.CaptureFixture[str]) -> None:
-    assert leave(KeyboardInterrupt()) == 130
+@pytest.mark.parametrize("signal", [KeyboardInterrupt(), SystemExit(0), SystemExit(1)])
+def test_ctrl_c_is_one_line_and_exit_code_130(capsys: pytest.CaptureFixture[str], signal: BaseException) -> None:
+    assert leave(signal) == 130
     assert capsys.readouterr() == ("", "\ninterrupted; the same command goes on where this one stopped\n")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmdet.errors import ExtraError
+from llmdet.errors import ExtraError, SettingError
 from llmdet.workspace import Manifest, Part, Workspace
 from pipelines import doctor as module
 from pipelines.doctor import Finding, doctor, gpus, require_extra
@@ -144,3 +144,12 @@ def test_little_disk_is_told(monkeypatch: pytest.MonkeyPatch, workspace: Workspa
 
 def test_a_url_has_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert about(doctor(Workspace.at("memory://run")), "workspace")[0].level == "ok"
+
+
+def test_a_data_set_is_looked_for_below_the_data_root(tmp_path: Path) -> None:
+    (tmp_path / "coco" / "annotations").mkdir(parents=True)
+    (tmp_path / "coco" / "annotations" / "instances_train2017.json").write_text("{}")
+    found = {one.subject: one.level for one in doctor(source="coco", data_root=str(tmp_path))}
+    assert (found["coco annotations"], found["coco photos"]) == ("ok", "fail")
+    with pytest.raises(SettingError, match="no source 'cocoa' has a usual layout; there are: "):
+        doctor(source="cocoa")
