@@ -299,7 +299,7 @@ class _Ask:
             if rows and before[task] is None:
                 self.ledgers[task].append(self.epochs[task], item["chunk"], rows)
         asked = {task: sum(r.task == task for requests in wanted for r in requests) for task in self.ledgers}
-        return {"asked": asked, "failed": _failed(entries, answered), **_tokens(entries)}
+        return {"asked": asked, "failed": _failed(entries), **_tokens(entries)}
 
     def _ask(self, records: list[Record], waiting: list[list[Request]], entries: Entries) -> None:
         """Add an entry for every request that waits."""
@@ -374,14 +374,9 @@ def _read(table: Table, run: Row) -> list[Record]:
     return from_batch(whole.slice(*run["slice"]) if "slice" in run else whole.take(run["rows"]))
 
 
-def _failed(entries: Entries, answered: dict[bytes, int]) -> list[list[object]]:
-    """[record, task, error, detail] of each request that got an error and has no earlier answer."""
-    return [
-        [row[1], task, row[4], row[5] or ""]
-        for task, rows in entries.items()
-        for row in rows
-        if row[4] and row[0] not in answered
-    ]
+def _failed(entries: Entries) -> list[list[object]]:
+    """[record, task, error, detail] of each request that got an error; an earlier answer of it was sent back."""
+    return [[row[1], task, row[4], row[5] or ""] for task, rows in entries.items() for row in rows if row[4]]
 
 
 def _tokens(entries: Entries) -> dict[str, int]:

@@ -1,22 +1,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from llmdet import rejects
+from llmdet import files, rejects
 from llmdet.errors import BusyError, MissingError
 from llmdet.rejects import Reject
 from llmdet.workspace import Table, Workspace
 from llmdet.world import write_world
-from pipelines.caption import CaptionSettings, _chunks, caption, latest
+from pipelines import lease
+from pipelines.caption import CaptionSettings, _chunks, caption, latest, ledgers_of, requests_of
+from pipelines.engines.engine import Answer
 from pipelines.engines.template import TemplateEngine
-from pipelines.lease import hold
-from pipelines.ledger import Ledger
+from pipelines.lease import _mine, hold
+from pipelines.ledger import Ledger, entry
+from pipelines.refine import RefineSettings, refine
 from tests.pipelines.fakes import Fake, record, told, write_records
 
 LeftOut = Callable[[Table], list[Reject]]
@@ -238,6 +243,47 @@ def test_a_live_driver_on_the_same_ledger_is_named(local: None, workspace: Works
     with hold(done.ledgers["image"]), pytest.raises(BusyError, match=f"pid {os.getpid()}"):
         caption(workspace, "hand", engine, CaptionSettings(task="image"))
     assert caption(workspace, "hand", engine, CaptionSettings(task="image")).answered == 2
+
+
+def test_a_driver_that_was_taken_over_stops_and_declares_nothing_done(
+    local: None, workspace: Workspace, engine: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.05)
+    write_records(workspace, [record(i) for i in range(6)], part_rows=4)
+    (ledger,) = ledgers_of(workspace, "hand", engine, ("image",)).values()
+
+    def taken_over(done: int, total: int | None) -> None:
+        if done == 1:
+            far = replace(_mine(7, (0, 1)), host="far-away", heartbeat=time.time())
+            files.write_bytes(f"{ledger.url}/leases/00007.json", orjson.dumps(asdict(far)))
+            time.sleep(1)
+
+    with pytest.raises(BusyError, match="another driver has taken over"):
+        caption(workspace, "hand", engine, CaptionSettings(chunk_images=1, task="image"), taken_over)
+    assert not files.exists(f"{ledger.url}/complete.json")
+    assert latest(workspace, "hand") == {}
+    with pytest.raises(BusyError, match="on far-away"):
+        caption(workspace, "hand", engine, CaptionSettings(chunk_images=1, task="image"))
+
+
+def test_a_worker_that_outlives_its_driver_adds_no_second_answer(
+    local: None, workspace: Workspace, engine: Fake
+) -> None:
+    write_records(workspace, [record(0), record(1)], part_rows=4)
+    (ledger,) = ledgers_of(workspace, "hand", engine, ("image",)).values()
+    with hold(ledger.url) as dead:
+        pass
+    done = caption(workspace, "hand", engine, CaptionSettings(task="image"))
+    refine(workspace, "hand", RefineSettings(rules=()))
+    # Only now the worker of the dead driver commits what it was asked: beside the other file, under its own epoch.
+    (request,) = requests_of(record(0), engine.prompts()["image"], ledger)
+    ledger.append(dead.epoch, 0, [entry(request, "hand/0/0", Answer("late"))])
+    assert len(ledger.names()) == 2
+    assert caption(workspace, "hand", engine, CaptionSettings(task="image")).answered == done.answered == 2
+    assert refine(workspace, "hand", RefineSettings(rules=())).records == 2
+    texts = [[c.text for c in one.captions] for one in workspace.captions("hand").records()]
+    assert texts == [["late"], ["1.jpg attempt 0"]]  # one each; of two answers the earlier driver's
+    assert len(engine.asked()) == 2
 
 
 def test_a_photo_that_vanished_after_ingest_costs_its_own_requests(

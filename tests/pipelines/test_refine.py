@@ -141,17 +141,26 @@ def test_attempts_end_and_the_last_failure_is_a_reject(
     assert [(one.level, one.kind, one.reason) for one in found] == [("request", "policy", "too_early")] * 2
 
 
-def test_a_failed_second_attempt_stays_open_and_is_asked_again(local: None, workspace: Workspace, engine: Fake) -> None:
+def test_a_failed_second_attempt_stays_open_and_is_asked_again(
+    local: None, workspace: Workspace, engine: Fake, left_out: LeftOut
+) -> None:
     write_records(workspace, [record(0)], part_rows=2)
     settings = RefineSettings(rules=(NeedAttempt(1),))
     caption(workspace, "hand", engine, CaptionSettings(task="image"))
     refine(workspace, "hand", settings)
-    caption(workspace, "hand", replace(engine, fail=("0.jpg",)), CaptionSettings(task="image"))
+    broken = replace(engine, fail=("0.jpg",))
+    for _ in range(2):  # the first answer, which was sent back, does not make the request answered
+        failed = caption(workspace, "hand", broken, CaptionSettings(task="image"))
+        assert (failed.skipped, failed.requests, failed.answered, failed.faults) == (False, 1, 0, {"engine_down": 1})
+        assert told(left_out(workspace.rejects("caption", "hand"))) == [
+            ("hand/0/0?image", "request", "fault", "engine_down")
+        ]
     assert refine(workspace, "hand", settings).asks == 1
-    caption(workspace, "hand", engine, CaptionSettings(task="image"))
+    done = caption(workspace, "hand", engine, CaptionSettings(task="image"))
+    assert (done.answered, left_out(workspace.rejects("caption", "hand"))) == (1, [])
     assert refine(workspace, "hand", settings).asks == 0
     assert [one.captions[0].attempt for one in rows(workspace)] == [1]
-    assert [a["attempt"] for a in engine.asked()] == [0, 1, 1]
+    assert [a["attempt"] for a in engine.asked()] == [0, 1, 1, 1]
 
 
 def test_a_deterministic_engine_is_never_asked_twice(
