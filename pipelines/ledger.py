@@ -7,7 +7,6 @@ commitment: inside one attempt the first committed answer counts.
 
 from __future__ import annotations
 
-import io
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,13 +15,12 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from llmdet import files
 from llmdet.errors import DamagedError
-from llmdet.workspace import to_parquet
+from llmdet.workspace import from_parquet, to_parquet
 from pipelines.engines.engine import Answer, Request
 
 SCHEMA = pa.schema(
@@ -148,7 +146,7 @@ class Ledger:
     def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
         url = files.join(self.url, name)
         try:
-            return pq.read_table(io.BytesIO(files.read_bytes(url)), columns=columns)
+            return from_parquet(files.read_bytes(url), columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise DamagedError(
                 f"{url} cannot be read ({error}); remove it and run caption again: only its requests are asked again"

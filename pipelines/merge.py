@@ -13,12 +13,13 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from llmdet import validate
+from llmdet import files, validate
 from llmdet.errors import MissingError, SettingError
 from llmdet.record import from_batch
 from llmdet.rejects import Reject
-from llmdet.workspace import Table, Workspace, fingerprint
+from llmdet.workspace import Table, Workspace, fingerprint, from_parquet
 from pipelines.cluster import cluster
 from pipelines.lease import hold
 from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts
@@ -97,6 +98,9 @@ def _items(inputs: dict[str, Table], settings: MergeSettings) -> list[Row]:
     return items
 
 
+_CHECKED = ["id", "width", "height", "text", "regions", "negatives"]  # what the validator looks at
+
+
 @dataclass(frozen=True)
 class _Merge:
     """The work on one part of one source."""
@@ -108,7 +112,11 @@ class _Merge:
         return self.tables.adopt(item["index"]) or self.tables.write(item["index"], self._output(item))
 
     def _output(self, item: Row) -> PartOutput:
-        table = Table(item["url"]).read(item["part"])
+        data = files.read_bytes(files.join(item["url"], item["part"]))
+        untouched = item["keep"] is None and not self.settings.splits
+        if untouched and _good(from_parquet(data, _CHECKED)).all():
+            return PartOutput(data)  # nothing changes: the file is passed on
+        table = from_parquet(data)
         keep = table.num_rows if item["keep"] is None else item["keep"]
         over = table["id"].slice(keep).to_pylist()
         left_out = [Reject(identity, "record", "policy", "merge", "over_cap", "the source's cap") for identity in over]
@@ -116,15 +124,17 @@ class _Merge:
         return PartOutput(_with_splits(kept, self.settings.splits), [*left_out, *faults])
 
 
+def _good(table: pa.Table) -> NDArray[np.bool_]:
+    """Which records hold what the data model promises, (n,)."""
+    return np.concatenate([np.ones(0, np.bool_), *(validate.sound(batch) for batch in table.to_batches())])
+
+
 def _sound(table: pa.Table) -> tuple[pa.Table, list[Reject]]:
-    """The records that hold what the data model promises, and a reject for each other one."""
-    if not table.num_rows:
-        return table, []
-    batch = table.combine_chunks().to_batches()[0]
-    good = validate.sound(batch)
+    """The sound records, and a reject for each other one."""
+    good = _good(table)
     if good.all():
         return table, []
-    broken = [(record, validate.faults(record)) for record in from_batch(batch.filter(pa.array(~good)))]
+    broken = [(record, validate.faults(record)) for record in from_batch(table.filter(pa.array(~good)))]
     rejects = [
         Reject(record.id, "record", "fault", "merge", found[0].split(":")[0], "; ".join(found[:3]))
         for record, found in broken

@@ -39,7 +39,7 @@ class Outcome:
 class PartOutput:
     """One part of a stage: its rows, and what was left out."""
 
-    data: pa.RecordBatch | pa.Table
+    data: pa.RecordBatch | pa.Table | bytes  # bytes: a parquet file that is passed on as it is
     left_out: list[rejects.Reject] = field(default_factory=list)
 
 
