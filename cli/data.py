@@ -236,15 +236,21 @@ def _set(values: Values, overrides: list[str] | None) -> Values:
     return set_values(values, overrides or [])
 
 
-def _reader(source: str, recipe: str | None, **given: str | None) -> Values:
-    """The fields of a reader: those that a recipe has for the source, then the options."""
+def _reader(source: str, recipe: str | None, data_root: str | None, **given: str | None) -> Values:
+    """The fields of a reader: those that a recipe has for the source, then the options; without either its layout."""
     from llmdet.errors import SettingError
-    from pipelines.recipe import load
+    from pipelines.recipe import load, rooted
 
-    sources = load(recipe).sources if recipe else {}
-    if recipe and source not in sources:
-        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(sources)}")
-    return {**sources.get(source, {}), **{key: value for key, value in given.items() if value is not None}}
+    options = {key: value for key, value in given.items() if value is not None}
+    if not recipe:
+        return options
+    chosen = load(recipe, check=False)
+    if source not in chosen.sources:
+        raise SettingError(f"{recipe} has no source {source!r}; it has: {', '.join(chosen.sources)}")
+    values = rooted(chosen.sources[source], data_root or chosen.data_root)
+    if "annotations" in options:
+        values.pop("finished", None)
+    return {**values, **options}
 
 
 def _ingest(
