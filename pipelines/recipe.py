@@ -278,7 +278,9 @@ def rules_of(values: dict[str, Values] | None) -> tuple[Rule, ...]:
     unknown = [name for name in values if name not in RULES]
     if unknown:
         raise SettingError(f"refine.rules: no rule {unknown[0]!r}; there are: {', '.join(sorted(RULES))}")
-    rules = tuple(build(RULES[name], fields or {}, f"refine.rules.{name}") for name, fields in values.items())
+    rules: tuple[Rule, ...] = tuple(
+        build(RULES[name], fields or {}, f"refine.rules.{name}") for name, fields in values.items()
+    )
     check_chain(rules)
     return rules
 

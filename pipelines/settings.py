@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -22,7 +22,8 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         if name not in known:
             raise SettingError(f"{where} has no setting {name!r}; {_hint(name, known)}")
     try:
-        return _adapter(kind).validate_python(dict(values))  # type: ignore[no-any-return]
+        value: T = _adapter(cast(Hashable, kind)).validate_python(dict(values))
+        return value
     except ValidationError as error:
         raise SettingError(f"{where}: {first_fault(error)}") from None
 
@@ -56,5 +57,5 @@ def _section(model: type[BaseModel] | None, path: Sequence[str | int]) -> type[B
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind))
