@@ -104,6 +104,15 @@ def test_an_index_of_some_files_does_not_know_later_ones(ledger: Ledger) -> None
     assert ledger.next_epoch() == 2
 
 
+def test_a_ledger_may_be_on_an_object_store() -> None:
+    ledger = Ledger("memory://ledger-test/image-0123")
+    assert len(ledger.index().ids) == 0
+    ledger.append(0, 0, [row(key(1), "one"), row(key(2), error="down")])
+    ledger.append(1, 0, [row(key(2), "two")])
+    found = [one["text"] for one in ledger.answers(ledger.index(), [key(2), key(1)]) if one]
+    assert (found, ledger.next_epoch()) == (["two", "one"], 2)
+
+
 def test_what_a_driver_committed_is_found_again(ledger: Ledger) -> None:
     rows = [row(key(1), "one"), row(key(2), error="down")]
     assert ledger.committed(0, 3) is None
