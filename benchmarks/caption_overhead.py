@@ -2,8 +2,8 @@
 
     python benchmarks/caption_overhead.py [--records 100000] [--photos 5000]
 
-1. Colours off (no photo is opened): `pipelines.caption` over records, beside Ray Data reading the same parquet files, mapping
-   the same caption function over them and writing parquet ("same work"), and beside an identity map ("copy").
+1. Colours off (no photo is opened): `pipelines.caption` over records, beside Ray Data reading the same parquet files,
+   mapping the same caption function over them and writing parquet ("same work"), and beside an identity map ("copy").
 2. Colours on: the caption stage over jpgs, beside Ray Data reading and decoding the same jpgs.
 
 Prints one JSON line per measurement and the ratios. Ray is started once, and warmed up, before anything is timed.
@@ -112,6 +112,7 @@ def same_work(batch: pa.Table) -> pa.Table:
 
 
 def timed(name: str, work: Callable[[], Any], **facts: Any) -> float:
+    """Run, and print how long it took."""
     started = time.monotonic()
     work()
     seconds = time.monotonic() - started
@@ -120,6 +121,7 @@ def timed(name: str, work: Callable[[], Any], **facts: Any) -> float:
 
 
 def bare(records: str, out: Path, function: Callable[[pa.Table], pa.Table]) -> None:
+    """Plain Ray Data: read parquet, map, write parquet."""
     import ray
 
     shutil.rmtree(out, ignore_errors=True)
@@ -129,6 +131,7 @@ def bare(records: str, out: Path, function: Callable[[pa.Table], pa.Table]) -> N
 
 
 def colours_off(folder: Path, count: int) -> None:
+    """The stage without photos beside Ray Data."""
     workspace = Workspace.at(str(folder / "off"))
     write_records(workspace, count)
     records = workspace.records("synthetic").url
@@ -143,6 +146,7 @@ def colours_off(folder: Path, count: int) -> None:
 
 
 def colours_on(folder: Path, count: int) -> None:
+    """The stage over photos beside Ray Data's own decoding."""
     import ray
 
     world = folder / "world"
@@ -163,6 +167,7 @@ def colours_on(folder: Path, count: int) -> None:
 
 
 def main() -> None:
+    """Measure both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--photos", type=int, default=5_000)

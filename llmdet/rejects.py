@@ -35,11 +35,13 @@ class Reject:
 
 
 def to_batch(rejects: Sequence[Reject]) -> pa.RecordBatch:
+    """Rejects as one Arrow batch with `SCHEMA`."""
     columns = [pa.array([getattr(r, name) for r in rejects], pa.string()) for name in SCHEMA.names]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def from_batch(batch: pa.RecordBatch | pa.Table) -> list[Reject]:
+    """The rows of a batch or table with the columns of `SCHEMA`."""
     columns = [batch.column(name).to_pylist() for name in SCHEMA.names]
     return [Reject(*row) for row in zip(*columns, strict=True)]
 

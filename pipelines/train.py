@@ -144,10 +144,9 @@ def _watch(folder: str, steps: int, progress: Progress | None) -> Iterator[None]
 
 def _follow(path: str, steps: int, progress: Callable[[int, int | None], None] | None, stop: threading.Event) -> None:
     while progress and not stop.wait(0.5):
-        with contextlib.suppress(OSError, orjson.JSONDecodeError, IndexError):
-            with open(path, "rb") as file:
-                file.seek(max(0, os.path.getsize(path) - 4096))
-                progress(orjson.loads(file.read().splitlines()[-1])["step"], steps)
+        with contextlib.suppress(OSError, orjson.JSONDecodeError, IndexError), open(path, "rb") as file:
+            file.seek(max(0, os.path.getsize(path) - 4096))
+            progress(orjson.loads(file.read().splitlines()[-1])["step"], steps)
 
 
 def curve(folder: str) -> list[dict[str, float]]:

@@ -105,6 +105,7 @@ def image_key(record: Record) -> str:
 
 
 def provenance_of(prompt: Prompt, identity: Identity) -> Provenance:
+    """What a caption says of how it was made."""
     return Provenance(
         origin="template" if identity.engine == "template" else "lmm",
         prompt=f"{prompt.id}@{prompt.version}",
