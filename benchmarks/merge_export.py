@@ -5,8 +5,8 @@
 Ours: `pipelines.merge` (which validates) from `records/` tables, then `pipelines.export` to ODVG jsonl and to parquet.
 The peer, `merge_export_peer.py`, uses the standard library only: it reads the same records as ODVG jsonl, one file per
 source, makes the same checks, and writes the same ODVG bytes (compared here), but no parquet. Each runs in a process of
-its own; seconds are wall clock, memory is the peak of the sum of proportional set sizes. Ray's start is counted by itself:
-a run of several stages pays it once.
+its own; seconds are wall clock, memory is the peak of the sum of proportional set sizes. Ray's start is
+counted by itself: a run of several stages pays it once.
 """
 
 from __future__ import annotations
@@ -98,14 +98,7 @@ def write(folder: Path, base: list[Record], count: int) -> None:
                 batch = to_batch(records)
                 parts.append(table.write_part(index, "benchmark", batch))
                 lines.write(Odvg().encode(batch))
-        info = {
-            "name": source,
-            "format": "synthetic",
-            "licence": "",
-            "address": "",
-            "images": "/nowhere",
-            "categories": (),
-        }
+        info = SourceInfo(source, "synthetic", "", "", "/nowhere").to_dict()
         table.commit(Manifest("ingest", "benchmark", tuple(parts), info=info))
 
 
