@@ -8,13 +8,11 @@ import typer
 
 from cli import options
 from cli.screen import Screen, counted, screen
+from cli.stages import show_stage, show_stages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llmdet.workspace import Workspace
     from pipelines.engines.engine import Engine
-    from pipelines.parts import Outcome
     from pipelines.recipe import Values
 
 Set = Annotated[
@@ -98,7 +96,7 @@ def caption(
                 out.result = {"ingest": out.result}
             with out.watch(f"caption {source}") as progress:
                 outcome = ask(place, source, answers, settings, progress)
-        _show_stage(out, f"caption {source}", outcome, max_faults)
+        show_stage(out, f"caption {source}", outcome, max_faults)
         out.shown.append(f"  {outcome.answered} of {outcome.requests} requests answered")
         names = ("requests", "answered", "prompt_tokens", "cached_tokens", "answer_tokens", "ledgers")
         out.result |= {name: getattr(outcome, name) for name in names}
@@ -127,7 +125,7 @@ def refine(
         for name in [source] if source else _ingested(place):
             with out.watch(f"refine {name}") as progress:
                 found[name] = clean(place, name, settings, progress)
-        _show_stages(out, "refine", found, max_faults)
+        show_stages(out, "refine", found, max_faults)
         out.result["asks"] = sum(outcome.asks for outcome in found.values())
         if out.result["asks"]:
             out.shown.append(f"  {out.result['asks']} answers were sent back: run caption, then refine again")
@@ -152,7 +150,7 @@ def merge(
         settings = build(MergeSettings, set_values({}, set or []), "merge")
         with out.watch("merge") as progress:
             outcome = join(_place(workspace), settings, progress)
-        _show_stage(out, "merge", outcome, max_faults)
+        show_stage(out, "merge", outcome, max_faults)
 
 
 def export(
@@ -265,7 +263,7 @@ def _ingest(
     chosen = build(IngestSettings, {key: value for key, value in settings.items() if value is not None}, "ingest")
     with out.watch(f"ingest {source}") as progress:
         outcome = read(_place(out.workspace or ""), reader, chosen, progress)
-    _show_stage(out, f"ingest {source}", outcome, max_faults)
+    show_stage(out, f"ingest {source}", outcome, max_faults)
 
 
 def _engine(name: str | None, model: str | None, base_url: str | None, overrides: list[str] | None) -> Engine:
@@ -290,46 +288,3 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise SettingError(f"--shard must be I/N with I from 0 to N - 1, such as 0/4; got {text!r}")
     return int(number), int(count)
-
-
-def _show_stages(out: Screen, stage: str, found: Mapping[str, Outcome], max_faults: float) -> None:
-    """The same for several sources: totals, and each source under `sources`."""
-    for name, outcome in found.items():
-        _show_stage(out, f"{stage} {name}", outcome, max_faults)
-    each = {name: _values(outcome) for name, outcome in found.items()}
-    out.result = {
-        "records": sum(one.records for one in found.values()),
-        "rejects": _added([one.rejects for one in found.values()]),
-        "faults": _added([one.faults for one in found.values()]),
-        "skipped": all(one.skipped for one in found.values()),
-        "sources": each,
-    }
-
-
-def _show_stage(out: Screen, name: str, outcome: Outcome, max_faults: float) -> None:
-    """Counts as one line, and one more for what was left out and what of it is broken."""
-    from pipelines.run import too_many
-
-    known = (
-        " (was done before with the same inputs and settings)" if outcome.skipped else f" in {outcome.seconds:.1f} s"
-    )
-    out.shown.append(f"{name}: {outcome.records} records{known}")
-    if outcome.rejects:
-        out.shown.append(f"  left out: {counted(outcome.rejects)}")
-    if outcome.faults:
-        out.shown.append(f"  of these faults: {counted(outcome.faults)}")
-    over = too_many(name, outcome, max_faults)
-    if over:
-        out.too_many_faults.append(over)
-    out.result |= _values(outcome)
-
-
-def _values(outcome: Outcome) -> dict[str, Any]:
-    names = ("records", "rejects", "faults", "skipped")
-    return {name: getattr(outcome, name) for name in names}
-
-
-def _added(counts: list[dict[str, int]]) -> dict[str, int]:
-    from collections import Counter
-
-    return dict(sum((Counter(one) for one in counts), Counter()))
