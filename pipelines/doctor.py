@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from llmdet import __version__, files
+from llmdet.card import not_checked
 from llmdet.catalogue import CATALOGUE, DATA_ROOT, compare
 from llmdet.errors import DamagedError, ExtraError, FormatError, SettingError
 from llmdet.workspace import MANIFEST, Table, Workspace
@@ -70,6 +71,7 @@ def doctor(
     ]
     if workspace:
         found.append(_disk(workspace))
+        found += _leaks(workspace)
         if verify:
             found += _verified(workspace)
     if source:
@@ -240,6 +242,23 @@ def _disk(workspace: Workspace) -> Finding:
     level: Level = "fail" if free < NO_DISK else "warn" if free < LOW_DISK else "ok"
     hint = "" if level == "ok" else "make room, or choose another --workspace"
     return Finding(level, "workspace", f"{workspace.url}: {free / 2**30:.1f} GiB free", hint)
+
+
+def _leaks(workspace: Workspace) -> Iterator[Finding]:
+    """For each source that was ingested, the lists of evaluation photos that it was not checked against."""
+    for name in workspace.children("records"):
+        try:
+            manifest = workspace.records(name).manifest()
+        except FormatError:
+            continue  # --verify says what is wrong with it
+        if manifest is None:
+            continue
+        missing = [f"{one}: {why}" for one, why in not_checked(manifest.info.get("notes", {}))]
+        hint = "name the lists in the section leaks of a recipe, then ingest again"
+        if missing:
+            yield Finding("warn", f"{name} leaks", f"not checked: {'; '.join(missing)}", hint)
+        else:
+            yield Finding("ok", f"{name} leaks", "checked against every list of evaluation photos that was named")
 
 
 def _verified(workspace: Workspace) -> list[Finding]:

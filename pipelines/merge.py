@@ -16,9 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from llmdet import files, validate
+from llmdet.card import card
 from llmdet.errors import MissingError, SettingError
 from llmdet.record import from_batch
 from llmdet.rejects import Reject
+from llmdet.sources.source import SourceInfo
 from llmdet.workspace import Table, Workspace, fingerprint, from_parquet
 from pipelines.cluster import cluster
 from pipelines.lease import hold
@@ -56,7 +58,17 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
     with hold(tables.table.url) as held, cluster():
         rows = run_parts(_items(inputs, settings), _Merge(tables, settings), progress=progress)
         held.check()
-        return tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints)
+        outcome = tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints)
+        _write_card(workspace, names, outcome.records)
+        return outcome
+
+
+def _write_card(workspace: Workspace, names: list[str], records: int) -> None:
+    """`groundingcap/README.md`: licences, origins, and which evaluation photos were looked for."""
+    infos = {name: workspace.records(name).require("run ingest again").info for name in names}
+    sources = {name: SourceInfo.from_dict(info) for name, info in infos.items()}
+    title = f"Data set in {workspace.url.rstrip('/').rsplit('/', 1)[-1]}"
+    files.write_bytes(files.join(workspace.groundingcap().url, "README.md"), card(title, sources, records).encode())
 
 
 def _order(workspace: Workspace, settings: MergeSettings) -> list[str]:

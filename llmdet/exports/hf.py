@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from llmdet import files
+from llmdet import card, files
 from llmdet.exports.exporter import Exported, Sources, Tally, selected
 from llmdet.exports.pictures import Pictures
 from llmdet.flat import Flat
@@ -141,7 +141,6 @@ def _card(name: str, counts: dict[str, int], sources: Sources) -> str:
     for split in counts:
         head += [f"  - split: {split}", f"    path: data/{split}-*.parquet"]
     rows = [f"| {split} | {count} |" for split, count in counts.items()]
-    origins = [f"| {key} | {info.licence or 'not stated'} | {info.address} |" for key, info in sources.items()]
     body = [
         *head,
         "---",
@@ -154,9 +153,9 @@ def _card(name: str, counts: dict[str, int], sources: Sources) -> str:
         "|---|---|",
         *rows,
         "",
-        "| source | licence | address |",
-        "|---|---|---|",
-        *origins,
+        *card.origins(sources),
+        "",
+        *card.leaks(sources),
         "",
         "One row is one text of one image. `text[start:end]` for each of `regions.spans` is the phrase of the region;",
         "`regions.boxes.xyxy` are pixels, as the source gave them, never clipped. `captions` are about the whole",

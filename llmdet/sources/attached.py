@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmdet.attaching import AttachSettings, attach_all
 from llmdet.sources.source import Item, Source, SourceInfo
@@ -35,7 +35,13 @@ class Attached:
         return str(getattr(self.base, "images", ""))
 
     def info(self) -> SourceInfo:
-        return self.base.info()
+        """What `base` says of itself; the notes hold licence and address of those whose captions its records carry."""
+        said = self.base.info()
+        given = {
+            giver.name: {"licence": getattr(giver, "licence", ""), "address": getattr(giver, "address", "")}
+            for giver in self.givers
+        }
+        return replace(said, notes={**said.notes, "attached": given})
 
     def read(self) -> Iterator[Item]:
         given = itertools.chain.from_iterable(giver.read() for giver in self.givers)
