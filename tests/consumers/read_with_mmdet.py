@@ -66,7 +66,7 @@ def _after(steps: list[Any], sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_config(path: str, images: bool) -> dict[str, Any]:
-    """The training data set of a configuration, built by mmdet's registry; with `images`, one sample of its pipeline."""
+    """The training data set of a configuration as mmdet builds it; with `images`, one sample through its pipeline."""
     from mmdet.registry import DATASETS
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
