@@ -55,7 +55,7 @@ def detect(
     rows = [{"item": _packed(number, group)} for number, group in enumerate(groups)]
     actors = min(workers(), len(groups))
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Actor,
+        _Actor,  # type: ignore[arg-type]
         fn_constructor_args=(top_k, threshold, names_per_prompt),
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_gpus=1 if gpu else None,

@@ -177,6 +177,10 @@ class Recipe(_Section):
         self.exporters()
         if self.caption:
             self.caption.build_engine()
+        if self.train:
+            from detector.config import TrainSettings
+
+            build(TrainSettings, self.train.settings, "train.settings")
 
 
 def source_of(name: str, values: Values, data_root: str = "") -> Source:

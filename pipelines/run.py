@@ -13,6 +13,7 @@ from typing import Any
 
 from llmdet import __version__, files
 from llmdet.catalogue import photo_ids_of
+from llmdet.errors import MissingError
 from llmdet.leaks import Leaks
 from llmdet.photo_lists import read_lists
 from llmdet.record import Record
@@ -95,6 +96,7 @@ def run(recipe: Recipe, *, limit: int | None = None, watch: Watch = unwatched) -
     workspace = Workspace.at(recipe.workspace)
     started = time.monotonic()
     tally = _Tally()
+    _sets(recipe)  # a set that is missing fails now and not after training
     with cluster():
         run_data(recipe, workspace, tally, limit, watch)
         exports = _export(recipe, workspace, watch)
@@ -164,18 +166,9 @@ def _train(recipe: Recipe, workspace: Workspace, watch: Watch) -> TrainOutcome |
 
 def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch) -> dict[str, dict[str, float]]:
     """Figures after training, and before it under `<set>-untrained`."""
-    if trained is None or not recipe.evaluate:
+    sets = _sets(recipe)
+    if trained is None or not sets:
         return {}
-    sets = [
-        CocoSet(
-            name=section.name or section.task,
-            annotations=below(recipe.data_root, section.annotations),
-            images=below(recipe.data_root, section.images),
-            top_k=section.top_k,
-            names_per_prompt=section.names_per_prompt,
-        )
-        for section in recipe.evaluate
-    ]
     folder = files.join(trained.folder, "evaluations")
     with watch("evaluate") as progress:
         outcomes = evaluate_many(
@@ -186,6 +179,20 @@ def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch) -> dic
         )
     before, after = outcomes[: len(sets)], outcomes[len(sets) :]
     return _metrics(before, UNTRAINED_SUFFIX) | _metrics(after, "")
+
+
+def _sets(recipe: Recipe) -> list[CocoSet]:
+    """The evaluation sets of a recipe. Raises MissingError for one that is not there."""
+    sets = []
+    for section in recipe.evaluate:
+        annotations, images = below(recipe.data_root, section.annotations), below(recipe.data_root, section.images)
+        for address in (annotations, images):
+            if not files.exists(address):
+                raise MissingError(f"evaluate names {address}, which is not there; give --data-root")
+        name = section.name or section.task
+        limits = {"top_k": section.top_k, "names_per_prompt": section.names_per_prompt}
+        sets.append(CocoSet(name=name, annotations=annotations, images=images, **limits))
+    return sets
 
 
 def _metrics(outcomes: list[EvaluateOutcome], suffix: str) -> dict[str, dict[str, float]]:
