@@ -24,6 +24,13 @@ class Query:
     names: tuple[str, ...]
     key: Any = None  # comes back with the answer
     orientation: Orientation = "stored"
+    top_k: int = 300  # (box, name) pairs kept
+    names_per_prompt: int | None = None  # None: as many as fit
+
+    @property
+    def shared(self) -> tuple[object, ...]:
+        """What queries of one batch have in common."""
+        return self.checkpoint, self.names, self.top_k, self.names_per_prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +47,7 @@ class Found:
 def detect(
     queries: Sequence[Query],
     *,
-    top_k: int = 300,
     threshold: float = 0.0,
-    names_per_prompt: int | None = None,
     gpu: bool = False,
     progress: Progress | None = None,
 ) -> list[Found]:
@@ -56,7 +61,7 @@ def detect(
     actors = min(workers(), len(groups))
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Actor,  # type: ignore[arg-type]
-        fn_constructor_args=(top_k, threshold, names_per_prompt),
+        fn_constructor_args=(threshold,),
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_gpus=1 if gpu else None,
     )
@@ -65,15 +70,11 @@ def detect(
 
 
 def _groups(queries: Sequence[Query]) -> list[list[Query]]:
-    """Neighbouring queries with the same checkpoint and names, so that they share a prompt and a batch."""
+    """Neighbouring queries that can share prompts and a batch."""
     groups: list[list[Query]] = []
     for query in queries:
         last = groups[-1] if groups else None
-        if (
-            last
-            and len(last) < IMAGES_PER_TASK
-            and (last[0].checkpoint, last[0].names) == (query.checkpoint, query.names)
-        ):
+        if last and len(last) < IMAGES_PER_TASK and last[0].shared == query.shared:
             last.append(query)
         else:
             groups.append([query])
@@ -89,9 +90,9 @@ def _packed(number: int, group: list[Query]) -> bytes:
 class _Actor:
     """Holds the detectors that it was asked for."""
 
-    def __init__(self, top_k: int, threshold: float, names_per_prompt: int | None) -> None:
+    def __init__(self, threshold: float) -> None:
         # Ray gives a worker with one CPU one thread (OMP_NUM_THREADS), so actors do not fight for cores.
-        self._options: dict[str, Any] = {"top_k": top_k, "threshold": threshold, "names_per_prompt": names_per_prompt}
+        self._threshold = threshold
         self._detectors: dict[str, Any] = {}
         self._packed = Packed(self._answer, unpack=True)
 
@@ -113,7 +114,9 @@ class _Actor:
                 usable.append(number)
             except ImageError as error:
                 found[number] = Found(query.key, [], [], [], str(error))
-        answers = self._detectors[folder].detect(images, tuple(queries[0].names), **self._options) if images else []
+        options = {"top_k": queries[0].top_k, "names_per_prompt": queries[0].names_per_prompt}
+        model = self._detectors[folder]
+        answers = model.detect(images, tuple(queries[0].names), threshold=self._threshold, **options) if images else []
         for number, answer in zip(usable, answers, strict=True):
             key = queries[number].key
             found[number] = Found(key, answer.boxes.tolist(), answer.scores.tolist(), answer.labels.tolist())

@@ -65,15 +65,12 @@ def evaluate_many(
         for image in truths[one.annotations]["images"]:
             try:
                 url = image_url(one.images, image["file_name"])
-                queries.append(Query(files.absolute(checkpoint), url, names, [number, image["id"]]))
+                queries.append(_query(one, checkpoint, url, names, [number, image["id"]]))
             except ImageError as error:
                 bad[number, image["id"]] = str(error)
     found: dict[int, list[Found]] = {number: [] for number in range(len(runs))}
     with cluster():
-        first = runs[0][0]
-        for answer in detect(
-            queries, top_k=first.top_k, names_per_prompt=first.names_per_prompt, gpu=gpu, progress=progress
-        ):
+        for answer in detect(queries, gpu=gpu, progress=progress):
             found[answer.key[0]].append(answer)
     seconds = round(time.monotonic() - started, 3)
     return [
@@ -87,6 +84,11 @@ def evaluate_many(
         )
         for number, (one, _, out) in enumerate(runs)
     ]
+
+
+def _query(one: CocoSet, checkpoint: str, url: str, names: tuple[str, ...], key: list[Any]) -> Query:
+    folder = files.absolute(checkpoint) if files.exists(checkpoint) else checkpoint  # else an id of the hub
+    return Query(folder, url, names, key, top_k=one.top_k, names_per_prompt=one.names_per_prompt)
 
 
 def score(annotations: str, detections: str, name: str = "coco") -> EvaluateOutcome:

@@ -190,8 +190,15 @@ def _sets(recipe: Recipe) -> list[CocoSet]:
             if not files.exists(address):
                 raise MissingError(f"evaluate names {address}, which is not there; give --data-root")
         name = section.name or section.task
-        limits = {"top_k": section.top_k, "names_per_prompt": section.names_per_prompt}
-        sets.append(CocoSet(name=name, annotations=annotations, images=images, **limits))
+        sets.append(
+            CocoSet(
+                name=name,
+                annotations=annotations,
+                images=images,
+                top_k=section.top_k,
+                names_per_prompt=section.names_per_prompt,
+            )
+        )
     return sets
 
 
