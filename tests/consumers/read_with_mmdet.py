@@ -3,7 +3,7 @@
     python read_with_mmdet.py < requests
 
     {"do": "odvg", "ann_file": "odvg.jsonl", "images": "photos/", "label_map": "label_map.json"}
-    {"do": "config", "path": "mm_grounding_dino.py"}
+    {"do": "config", "path": "mm_grounding_dino.py", "train": true}
     {"do": "convert", "tool": "coco2odvg.py", "options": ["in.json", "-d", "coco", "-o", "out.jsonl"]}
 
 Run by the Python of an environment that has mmdet (`.ci/mmdet_env`); nothing here knows llmdet. What mmdet prints goes
@@ -43,7 +43,7 @@ def read_odvg(ann_file: str, images: str = "", label_map: str | None = None) -> 
         pipeline=[],
         return_classes=True,
     )
-    steps = [LoadAnnotations(with_bbox=True), RandomSamplingNegPos(tokenizer_name=tokenizer_folder(), max_tokens=256)]
+    steps = [LoadAnnotations(with_bbox=True), RandomSamplingNegPos(tokenizer_name=language_model(), max_tokens=256)]
     samples = []
     for index in range(len(dataset)):
         random.seed(index)
@@ -65,8 +65,9 @@ def _after(steps: list[Any], sample: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def build_config(path: str, images: bool) -> dict[str, Any]:
-    """The training data set of a configuration as mmdet builds it; with `images`, one sample through its pipeline."""
+def build_config(path: str, train: bool = False) -> dict[str, Any]:
+    """The training data set of a configuration as mmdet builds it; with `train`, also one step of its model."""
+    import numpy as np
     from mmdet.registry import DATASETS
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
@@ -74,21 +75,52 @@ def build_config(path: str, images: bool) -> dict[str, Any]:
     register_all_modules(init_default_scope=True)
     config = Config.fromfile(path)
     settings = config.train_dataloader.dataset
-    steps = [step["type"] for step in settings.pipeline]
     for step in settings.pipeline:
         if step.get("tokenizer_name") == TOKENIZER_OF_CONFIG:
-            step["tokenizer_name"] = tokenizer_folder()
+            step.tokenizer_name = language_model()
     dataset = DATASETS.build(settings)
-    answer = {"class": type(dataset).__name__, "model": config.model.type, "steps": steps, "samples": len(dataset)}
-    answer |= {"epochs": config.train_cfg.max_epochs, "learning_rate": config.optim_wrapper.optimizer.lr}
-    if images:
-        packed = dataset[0]
-        answer |= {
-            "pixels": list(packed["inputs"].shape),
-            "boxes": len(packed["data_samples"].gt_instances),
-            "text": packed["data_samples"].text,
-        }
-    return answer
+    random.seed(0)
+    np.random.seed(0)
+    samples = [dataset[index] for index in range(2)]
+    answer = {
+        "class": type(dataset).__name__,
+        "length": len(dataset),
+        "steps": [step.type for step in settings.pipeline],
+        "model": config.model.type,
+        "batch_size": config.train_dataloader.batch_size,
+        "epochs": config.train_cfg.max_epochs,
+        "learning_rate": config.optim_wrapper.optimizer.lr,
+        "load_from": config.load_from,
+        "texts": [sample["data_samples"].text for sample in samples],
+        "boxes": [len(sample["data_samples"].gt_instances) for sample in samples],
+    }
+    return answer | (_one_step(config.model, samples) if train else {})
+
+
+def _one_step(model: Any, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The losses of a model of the same parts but small, and how many of its parameters learn."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.dataset import pseudo_collate
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model.num_queries = 20
+    model.language_model.name = language_model()
+    model.backbone.update(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], init_cfg=None, with_cp=False)
+    model.neck.in_channels = [16, 32, 64]
+    model.encoder.update(num_layers=1, num_cp=0)
+    model.decoder.num_layers = 2
+    for part in (model.encoder, model.decoder):
+        part.layer_cfg.ffn_cfg.feedforward_channels = 64
+    model.encoder.fusion_layer_cfg.embed_dim = 64
+    detector = MODELS.build(model)
+    detector.init_weights()  # some of its parameters are memory as found until then
+    batch = detector.data_preprocessor(pseudo_collate(samples), training=True)
+    loss, parts = detector.parse_losses(detector(**batch, mode="loss"))
+    loss.backward()
+    learning = [p for p in detector.parameters() if p.grad is not None and bool(p.grad.abs().sum() > 0)]
+    return {"losses": {name: float(value) for name, value in parts.items()}, "learning": len(learning)}
 
 
 def convert(tool: str, options: list[str]) -> dict[str, Any]:
@@ -110,15 +142,16 @@ def convert(tool: str, options: list[str]) -> dict[str, Any]:
 
 
 @functools.cache
-def tokenizer_folder() -> str:
-    """A BERT tokenizer that knows letters, digits and punctuation, each alone and inside a word."""
-    from transformers import BertTokenizer
+def language_model() -> str:
+    """The folder of a BERT that knows letters, digits and punctuation, each alone and inside a word; random weights."""
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     pieces = string.ascii_lowercase + string.digits + string.punctuation
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(f"##{piece}" for piece in pieces)]
-    folder = tempfile.mkdtemp(prefix="tokenizer-", dir=os.environ.get("LLMDET_MMDET_SCRATCH"))
+    folder = tempfile.mkdtemp(prefix="bert-", dir=os.environ.get("LLMDET_MMDET_SCRATCH"))
     BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
-    (Path(folder) / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": len(words)}))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(words), **sizes), add_pooling_layer=False).save_pretrained(folder)
     return folder
 
 
