@@ -11,6 +11,7 @@ from cli.screen import Screen, counted, screen
 from cli.stages import show_stage, show_stages
 
 if TYPE_CHECKING:
+    from llmdet.leaks import LeakSettings
     from llmdet.workspace import Workspace
     from pipelines.engines.engine import Engine
     from pipelines.recipe import Values
@@ -49,7 +50,7 @@ def ingest(
     """
     with screen("ingest", workspace, as_json) as out:
         values = _reader(source, recipe, data_root, format=format, annotations=annotations, images=images)
-        settings = {"images": check, "orientation": orientation, "limit": limit}
+        settings = {"images": check, "orientation": orientation, "limit": limit, "leaks": _leaks(recipe, data_root)}
         _ingest(out, source, _set(values, set), data_root, settings, max_faults)
 
 
@@ -92,7 +93,9 @@ def caption(
         with cluster():
             if any((annotations, images, format, recipe, limit)) or not place.records(source).manifest():
                 values = _reader(source, recipe, data_root, format=format, annotations=annotations, images=images)
-                _ingest(out, source, values, data_root, {"limit": limit}, max_faults)
+                _ingest(
+                    out, source, values, data_root, {"limit": limit, "leaks": _leaks(recipe, data_root)}, max_faults
+                )
                 out.result = {"ingest": out.result}
             with out.watch(f"caption {source}") as progress:
                 outcome = ask(place, source, answers, settings, progress)
@@ -249,6 +252,16 @@ def _reader(source: str, recipe: str | None, data_root: str | None, **given: str
     if "annotations" in options:
         values.pop("finished", None)
     return {**values, **options}
+
+
+def _leaks(recipe: str | None, data_root: str | None) -> LeakSettings | None:
+    """A recipe's lists of evaluation photos; without one nothing is checked, and the manifest says so."""
+    from pipelines.recipe import load
+
+    if not recipe:
+        return None
+    chosen = load(recipe, check=False)
+    return chosen.model_copy(update={"data_root": data_root or chosen.data_root}).leak_settings()
 
 
 def _ingest(

@@ -71,7 +71,7 @@ def sources(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """The formats that are read, each with its fields."""
+    """The data sets that are read: layout, licence, size as published and address; one of them with its fields."""
     with screen("sources", None, as_json) as out:
         import sys
 
@@ -188,7 +188,15 @@ def _catalogue(
         usual = [f"usual place: {place}" for place in facts[name].get("layout", [])]
         out.shown += [Text(facts[name]["about"]), *map(Text, usual), table]
     else:
-        table = Table(noun, "what it is")
+        table = Table(noun, "what it is", *(["usual place below the data root"] if more else []), show_lines=bool(more))
         for one, fact in facts.items():
-            table.add_row(one, Text(fact["summary"]))
+            table.add_row(one, Text("\n".join(_told(fact))), *(["\n".join(fact["layout"])] if more else []))
         out.shown.append(table)
+
+
+def _told(fact: dict[str, Any]) -> list[str]:
+    """What the list says of one kind: its summary, or the data set with its size, licence and address."""
+    if "title" not in fact:
+        return [fact["summary"]]
+    counts = ", ".join(f"{count:,} {what}" for what, count in fact["counts"].items())
+    return [line for line in (fact["title"], counts, fact["licence"], fact["address"]) if line]
