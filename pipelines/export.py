@@ -42,7 +42,7 @@ def export(workspace: Workspace, exporter: Exporter, out: str, source: str | Non
     Works before merge, caption and refine were run: then the records are exported as they are.
     """
     started = time.monotonic()
-    tables = _tables(workspace, source)
+    tables = best_tables(workspace, source)
     infos = {name: info_of(workspace, name) for name in ([source] if source else workspace.sources())}
     exported = exporter.write(_batches(tables), out, infos)
     return ExportOutcome(
@@ -59,13 +59,13 @@ def info_of(workspace: Workspace, source: str) -> SourceInfo:
     return SourceInfo.from_dict(manifest.info)
 
 
-def _tables(workspace: Workspace, source: str | None) -> list[Table]:
-    """The merged table, or the best state of each source where there is none."""
+def best_tables(workspace: Workspace, source: str | None = None) -> list[Table]:
+    """The merged table, or the best state of each source where there is none. Raises MissingError."""
     if source is None and workspace.groundingcap().manifest():
         return [workspace.groundingcap()]
     names = [source] if source else workspace.sources()
     if not names:
-        raise MissingError(f"nothing to export in {workspace.url}; run: llmdet-data ingest")
+        raise MissingError(f"no records in {workspace.url}; run: llmdet-data ingest")
     return [best_table(workspace, name) for name in names]
 
 

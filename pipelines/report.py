@@ -22,7 +22,7 @@ from llmdet.report import Card, ClassScore, Curve, Evaluation, Report, Stage, ca
 from llmdet.stats import RejectCounts, Stats
 from llmdet.workspace import Manifest, Table, Workspace
 from pipelines.evaluate import METRICS_SUFFIX, UNTRAINED_SUFFIX
-from pipelines.export import info_of
+from pipelines.export import best_tables, info_of
 from pipelines.train import curve
 
 EXAMPLES_PER_REASON = 5
@@ -50,9 +50,7 @@ def report(workspace: Workspace, settings: ReportSettings | None = None) -> Repo
     """Write the page. Raises MissingError when nothing was ingested."""
     settings = settings or ReportSettings()
     started = time.monotonic()
-    tables = _tables(workspace)
-    if not tables:
-        raise MissingError(f"nothing to report in {workspace.url}; run: llmdet-data ingest")
+    tables = best_tables(workspace)
     counts, examples = _rejects(workspace)
     stats = Stats()
     for table in tables:
@@ -72,17 +70,6 @@ def report(workspace: Workspace, settings: ReportSettings | None = None) -> Repo
     url = workspace.path("report", "index.html")
     files.write_bytes(url, render(page).encode("utf-8", "backslashreplace"))
     return ReportOutcome(url, stats.total.records, _by_reason(counts), round(time.monotonic() - started, 3))
-
-
-def _tables(workspace: Workspace) -> list[Table]:
-    """The merged table, or every source in its best state."""
-    if workspace.groundingcap().manifest():
-        return [workspace.groundingcap()]
-    names = workspace.sources()
-    best = [workspace.captions(name) for name in names]
-    return [
-        table if table.manifest() else workspace.best_records(name) for table, name in zip(best, names, strict=True)
-    ]
 
 
 def _stages(workspace: Workspace) -> Iterator[Stage]:

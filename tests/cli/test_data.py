@@ -198,8 +198,8 @@ def test_broken_photos_and_escaping_names_are_faults_and_the_run_goes_on(typed_w
         (("refine",), "no records in"),
         (("refine", "--set", "rules.Nonsense.x=1"), "no rule 'Nonsense'"),
         (("export", "--format", "papyrus"), "no format 'papyrus'; there are: "),
-        (("export", "--format", "odvg"), "nothing to export in"),
-        (("report",), "nothing to report in"),
+        (("export", "--format", "odvg"), "no records in"),
+        (("report",), "no records in"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_1(typed: Typed, here: Path, words: tuple[str, ...], expected: str) -> None:
