@@ -5,6 +5,7 @@ sources:
     format: coco                            # a reader of llmdet.sources; the rest are its fields
     annotations: coco/annotations/instances_train2017.json    # below data_root
     images: coco/train2017
+leaks: {coco_val: coco/annotations/instances_val2017.json}    # evaluation photos to leave out: llmdet.leaks
 caption: {engine: template}
 export: [{format: odvg}]
 train: {steps: 1000}
@@ -148,11 +149,9 @@ class Recipe(_Section):
         """Where the lists of evaluation photos are; one path may stand where several can."""
         found = dict(self.leaks)
         for key in LEAK_PATHS & found.keys():
-            value = found[key] or ""
-            paths = [
-                below(self.data_root, path) if path else "" for path in ([value] if isinstance(value, str) else value)
-            ]
-            found[key] = tuple(filter(None, paths)) if key in ("refcoco", "photos") else paths[0]
+            several = key in ("refcoco", "photos")
+            value = [found[key]] if several and isinstance(found[key], str) else found[key]
+            found[key] = _below_all(self.data_root, value) if several else _below_all(self.data_root, value or "")
         return build(LeakSettings, found, "leaks")
 
     def merge_settings(self) -> MergeSettings:
@@ -193,9 +192,14 @@ def source_of(name: str, values: Values, data_root: str = "") -> Source:
     layout counts (llmdet.catalogue).
     """
     own = _placed(name, values, data_root)
-    attach, join, joining = own.pop("attach", None), own.pop("join", "none"), own.pop("joining", {})
+    attach = _mapping(own.pop("attach", None), f"sources.{name}.attach")
+    join, joining = own.pop("join", "none"), _mapping(own.pop("joining", None), f"sources.{name}.joining")
     source = _reader(name, own, data_root)
-    givers = {giver: dict(fields) for giver, fields in (attach or {}).items() if fields is not None}
+    givers = {
+        giver: dict(_mapping(fields, f"sources.{name}.attach.{giver}"))
+        for giver, fields in attach.items()
+        if fields is not None  # null in a recipe does without one that it would inherit
+    }
     if givers:
         choices = {giver: fields.pop("caption", "source") for giver, fields in givers.items()}
         images = {"images": getattr(source, "images", "")}
@@ -224,22 +228,37 @@ def _placed(name: str, values: Values, data_root: str) -> Values:
     finished, given = own.pop("finished", ""), own.get("annotations")
     if given is None:
         return own
-    choices = [below(root, path) for path in ([given] if isinstance(given, str) else given) if path]
+    choices = _below_all(root, [given] if isinstance(given, str) else given)
+    if not isinstance(choices, list) or not all(isinstance(path, str) for path in choices):
+        raise SettingError(f"sources.{name}.annotations must be a path or a list of paths; got {given!r}")
     there = [path for path in choices if is_there(format, path)]
-    own |= {key: below(root, own[key]) for key in _PATHS & own.keys() if key != "annotations" and own[key]}
-    if entry and finished and not there and files.exists(below(root, finished)):
+    own |= {key: _below_all(root, own[key]) for key in (_PATHS - {"annotations"}) & own.keys()}
+    finished = _below_all(root, finished)
+    if entry and isinstance(finished, str) and finished and not there and files.exists(finished):
         licence = f"{origin_of(format)[0]}; texts: Apache-2.0 where their sources allow (LLMDet)"
         fields = {"licence": licence, "boxes": entry.finished_boxes, "images": own.get("images", "")}
-        return {"format": "odvg", "annotations": below(root, finished), **fields}
+        return {"format": "odvg", "annotations": finished, **fields}
     return {**own, "annotations": (there or choices or [""])[0]}
+
+
+def _mapping(value: Any, where: str) -> Values:
+    if value is not None and not isinstance(value, dict):
+        raise SettingError(f"{where} must be a mapping of names to values; got {value!r}")
+    return value or {}
+
+
+def _below_all(root: str, value: Any) -> Any:
+    """A path, or each of a list of them, below the data root; what is neither stays for the check of its field."""
+    if isinstance(value, list):
+        return [_below_all(root, one) for one in value if one]
+    return below(root, value) if isinstance(value, str) and value else value
 
 
 def rooted(values: Values, data_root: str) -> Values:
     """A source's values with its paths, and those of what attaches to it, absolute."""
     own = dict(values)
     for key in (_PATHS | {"finished"}) & own.keys():
-        value = own[key]
-        own[key] = [below(data_root, path) for path in value] if isinstance(value, list) else below(data_root, value)
+        own[key] = _below_all(data_root, own[key])
     if isinstance(own.get("attach"), dict):
         own["attach"] = {name: fields and rooted(fields, data_root) for name, fields in own["attach"].items()}
     return own

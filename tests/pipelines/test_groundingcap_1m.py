@@ -193,6 +193,21 @@ def test_exports_hold_every_record(raw: Made) -> None:
     assert list(Path(table.url).rglob("*.parquet"))
 
 
+def test_the_card_tells_licences_and_lists(raw: Made) -> None:
+    text = Path(raw.workspace.path("groundingcap", "README.md")).read_text()
+    assert f"{raw.outcome.records:,} records" in text
+    assert "| coco: captions of sharegpt4v | CC-BY-NC-4.0 (captions); Flickr terms (photos) |" in text
+    assert "refcoco refcoco+/refs(unc).p (there is no " in text
+    licences = {record.source: record.licence for record in raw.workspace.groundingcap().records()}
+    assert licences["flickr30k"].startswith("research and education only")
+    assert all(licences.values())
+
+
+def test_a_second_run_has_nothing_to_do(raw: Made) -> None:
+    again = made(raw.tree, Path(raw.workspace.url), "export=[]")
+    assert {stage for stage, outcome in again.outcome.stages.items() if not outcome["skipped"]} == set()
+
+
 def test_a_dry_run_counts_requests_and_tokens_and_opens_no_photo(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load(RECIPE, ["caption.engine=template", f"data_root={tree.root}"])
     monkeypatch.setattr("llmdet.images._bytes", lambda url: pytest.fail(f"opened {url}"))
@@ -273,3 +288,30 @@ def test_what_attaches_can_be_left_out(tree: Tree) -> None:
     assert type(coco).__name__ == "Coco"
     without = load(RECIPE, [*places[:2], "sources.coco.attach.asv2=null"]).build_sources()[0]
     assert [giver.name for giver in without.givers] == ["sharegpt4v"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("leaks.coco_vall=x", "leaks has no setting 'coco_vall'; did you mean coco_val?"),
+        ("leaks.coco_val=[a, b]", "leaks: coco_val: "),
+        ("leaks.photos=5", "leaks: photos: "),
+        ("leaks.action=forget", "leaks: action: Input should be 'drop', 'keep' or 'flag'; got 'forget'"),
+        ("sources.gqa.annotations=5", "sources.gqa.annotations must be a path or a list of paths; got 5"),
+        ("sources.coco.attach=5", "sources.coco.attach must be a mapping of names to values; got 5"),
+        ("sources.coco.attach.asv2=5", "sources.coco.attach.asv2 must be a mapping of names to values; got 5"),
+        ("sources.gqa.joining=3", "sources.gqa.joining must be a mapping of names to values; got 3"),
+    ],
+)
+def test_mistakes_fail_in_one_line_before_anything_runs(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError) as caught:
+        load(RECIPE, ["caption.engine=template", f"data_root={tmp_path}", override])
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_one_path_may_stand_where_several_can(tmp_path: Path) -> None:
+    overrides = ["caption.engine=template", f"data_root={tmp_path}", "leaks.refcoco=refs(unc).p", "leaks.photos=[/val]"]
+    leaks = load(RECIPE, overrides).leak_settings()
+    assert (leaks.refcoco, leaks.photos) == ((f"{tmp_path}/refs(unc).p",), ("/val",))
+    assert leaks.coco_val == f"{tmp_path}/coco/annotations/instances_val2017.json"
