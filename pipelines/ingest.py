@@ -81,8 +81,12 @@ def ingest(
 
 
 def _with_report(info: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """What the source said of itself, with the lists of evaluation photos that it was checked against."""
-    return {**info, "notes": {**info["notes"], "leaks": report}}
+    """What the source said of itself, with the lists of evaluation photos that it was checked against.
+
+    The image folder is absolute: training processes and later sessions stand in other folders.
+    """
+    images = files.absolute(info["images"]) if info["images"] else ""
+    return {**info, "images": images, "notes": {**info["notes"], "leaks": report}}
 
 
 def _images(source: Source) -> str:
