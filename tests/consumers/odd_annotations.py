@@ -54,6 +54,10 @@ ODD_BOXES: dict[str, XYWH] = {
     "large numbers": (3, 4, 1e9, 1e9),
     "many decimals": (12.345678901234567, 0.30000000000000004, 33.3, 44.4),
 }
+# Those without a side of a pixel or without a part inside the picture.
+UNUSABLE = {
+    "wholly outside", "touching the edge", "above", "no width", "no height", "negative width", "below a pixel"
+}  # fmt: skip
 # 1 wide in the file, and less than 1 as x2 - x1 in doubles.
 ROUNDED_BELOW_ONE: XYWH = (0.4, 10.0, 1.0, 20.0)
 
