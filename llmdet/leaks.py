@@ -91,7 +91,7 @@ class PhotoList:
     name: str
     names: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()
-    looks: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 4), np.uint64))  # (n, 4)
+    looks: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((4, 0), np.uint64))  # (4, n): 256 bits each
     plain: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))  # (n,), without a hash
     unreadable: int = 0  # files that no picture came of
     why: str = ""
@@ -100,10 +100,10 @@ class PhotoList:
         """The photo with the same bytes, else the nearest one that looks the same."""
         if sha256 in self._by_hash:
             return Leak(self.name, "sha256", self._by_hash[sha256])
-        if looks is None or not len(self.looks):
+        if looks is None or not self.names:
             return None
-        mine = np.frombuffer(looks, np.uint64)
-        distance = np.bitwise_count(self.looks ^ mine).sum(axis=1, dtype=np.int64)
+        mine = np.frombuffer(looks, np.uint64)[:, None]
+        distance = np.bitwise_count(self.looks ^ mine).sum(axis=0, dtype=np.uint16)
         distance[self.plain] = 257
         best = int(distance.argmin())
         near = int(distance[best])
@@ -176,7 +176,9 @@ class Leaks:
         if one.why:
             return "", one.why
         if space == "visual_genome":
-            return ("", self.no_image_data) if self.no_image_data else ("id, by image_data.json", "")
+            if self.no_image_data:
+                return "", self.no_image_data
+            return "id, by image_data.json", "photos named n... are not in it"
         if space == "none":
             return "", "this source's photos have no ids of COCO or Flickr; name folders of photos in leaks.photos"
         if space == "any":

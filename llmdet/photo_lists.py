@@ -169,7 +169,7 @@ def photo_list(folder: str, rows: Iterable[PhotoRow | None]) -> PhotoList:
         name=_folder_name(folder),
         names=tuple(name for name, _, _ in good),
         sha256=tuple(sha256 for _, sha256, _ in good),
-        looks=np.frombuffer(data, np.uint64).reshape(-1, 4),
+        looks=np.ascontiguousarray(np.frombuffer(data, np.uint64).reshape(-1, 4).T),
         plain=np.array([looks is None for _, _, looks in good]),
         unreadable=len(told) - len(good),
     )
