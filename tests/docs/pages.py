@@ -7,6 +7,7 @@ How a fenced block is treated:
     ```text     right below one of these: what it printed, `...` standing for anything
     <!-- not run: reason -->   above a block: it is for a cluster, a GPU or an installation, and is not run
     <!-- exits 1 -->           above a block: its last command ends so; the text below is the line of the error
+    <!-- file: mine.yaml -->   above a block: it is saved under this name
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from tests.cli.conftest import type_command
 ROOT = Path(__file__).resolve().parents[2]
 # In the order of the loop: index.md says it too.
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-_DIRECTIVE = re.compile(r"<!-- (?:not run: (?P<reason>.+)|exits (?P<code>\d+)) -->\s*$")
-_SHELL = re.compile(r"[|<>;&$*`]|\bexport\b")
+_DIRECTIVE = re.compile(r"<!-- (?:not run: (?P<reason>.+)|exits (?P<code>\d+)|file: (?P<file>[\w.]+)) -->\s*$")
+_SHELL = re.compile(r"[|<>;&$*`]")
 _MATCH = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -44,6 +45,7 @@ class Block:
     code: str
     not_run: str = ""
     exits: int = 0
+    file: str = ""  # that the block is saved as
     printed: str | None = None  # what the page says that it prints
 
     @property
@@ -80,8 +82,10 @@ def _until_end(lines: Iterator[tuple[int, str]]) -> str:
     return "\n".join(code) + "\n"
 
 
-def _said(directive: re.Match[str] | None) -> tuple[str, int]:
-    return (directive["reason"] or "", int(directive["code"] or 0)) if directive else ("", 0)
+def _said(directive: re.Match[str] | None) -> tuple[str, int, str]:
+    if directive is None:
+        return "", 0, ""
+    return directive["reason"] or "", int(directive["code"] or 0), directive["file"] or ""
 
 
 def commands(code: str) -> list[str]:
@@ -100,12 +104,15 @@ class Reader:
 
     def follow(self, path: Path) -> None:
         """Type every block that is to be run. Raises AssertionError with page, line and what was seen."""
+        other: list[str] = []
         for block in blocks(path):
-            if block.runs:
+            if block.file:
+                (self.folder / block.file).write_text(block.code)
+            elif block.runs:
                 printed = self._python(block) if block.language == "python" else self._shell(block)
-                if block.printed is not None:
-                    same = doctest.OutputChecker().check_output(block.printed, printed, _MATCH)
-                    assert same, f"{block.page}:{block.line} prints\n{printed}\nand not\n{block.printed}"
+                if not doctest.OutputChecker().check_output(block.printed or "...", printed, _MATCH):
+                    other.append(f"{block.page}:{block.line} prints\n{printed}\nand not\n{block.printed}")
+        assert not other, "\n\n".join(other)
 
     def _python(self, block: Block) -> str:
         sink = io.StringIO()

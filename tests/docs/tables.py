@@ -177,13 +177,13 @@ def first_sentence(kind: type) -> str:
 
 
 def sources() -> str:
-    """Every reader: what it reads, its licence, its own fields."""
+    """Every reader: the set that it is known from, its licence, its own fields."""
     licences = {row["source"]: row["licence"] for row in rows()}
     lines = []
     for name, kind in SOURCES.items():
         own = ", ".join(f"`{one}`" for one in notes(kind) if one not in _EVERY_READER)
         lines.append((f"`{name}`", CATALOGUE[name].title, licences[name], own))
-    return table(("source", "what it reads", "licence", "fields of its own"), sorted(lines))
+    return table(("source", "known from", "licence", "fields of its own"), sorted(lines))
 
 
 def layout() -> str:
