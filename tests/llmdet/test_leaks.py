@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from llmdet.catalogue import photo_ids_of
 from llmdet.errors import FormatError, SettingError
 from llmdet.images import inspect
-from llmdet.leaks import MAX_DISTANCE, Leak, Leaks, LeakSettings, Space, coco_id, flickr_id
+from llmdet.leaks import MAX_DISTANCE, Leak, Leaks, LeakSettings, PhotoList, Space, coco_id, flickr_id
 from llmdet.photo_lists import look, no_photos, photo_list, pictures, read_lists
 from llmdet.record import Record
 from llmdet.rejects import Reject
@@ -40,7 +40,7 @@ def listed(folder: Path, **more: str) -> Leaks:
     """COCO 139 in val (with its Flickr address), COCO 285 in LVIS, Flickr 36979 in val, RefCOCO's 581 in testA."""
     flickr = "http://farm4.staticflickr.com/3153/2970773875_164f0c0b83_z.jpg"
     coco = {"images": [{"id": 139, "file_name": "000000000139.jpg", "flickr_url": flickr}], "annotations": []}
-    lvis = {"images": [{"id": 285, "coco_url": "http://images.cocodataset.org/train2017/000000000285.jpg"}]}
+    lvis = {"images": [{"id": 7, "coco_url": "http://images.cocodataset.org/train2017/000000000285.jpg"}]}
     refs = [
         {"image_id": 581, "file_name": "COCO_train2014_000000000581_16.jpg", "split": "testA"},
         {"image_id": 582, "file_name": "COCO_train2014_000000000582_1.jpg", "split": "train"},
@@ -294,6 +294,26 @@ def test_the_limit_is_a_setting(evaluated: Leaks, tmp_path: Path) -> None:
     assert leak.distance
     strict = replace(evaluated, settings=replace(evaluated.settings, max_distance=leak.distance - 1))
     assert found(strict, cropped) is None
+
+
+def test_the_nearest_photo_counts_up_to_the_limit_and_plain_ones_never() -> None:
+    """Distances by hand: 5 bits from the first photo, none from the second, which is plain."""
+    looks = np.zeros((4, 2), np.uint64)
+    looks[0, 0], looks[3, 0] = 0b1101, 0b11
+    photos = PhotoList("hand", ("near", "plain"), ("a", "b"), looks, np.array([False, True]))
+    query = bytes(32)
+    assert photos.find(None, query, 5) == Leak("hand", "perceptual", "near", 5)
+    assert photos.find(None, query, 4) is None
+    assert photos.find("b", None, 0) == Leak("hand", "sha256", "plain")
+    opposite = PhotoList("hand", ("far",), ("c",), ~np.zeros((4, 1), np.uint64), np.array([False]))
+    assert opposite.find(None, query, 255) is None
+    assert opposite.find(None, query, 256) == Leak("hand", "perceptual", "far", 256)
+
+
+def test_small_photos_are_not_shrunk_below_what_the_hash_needs(tmp_path: Path) -> None:
+    both = [saved(scene(1, 128), tmp_path / name) for name in ("a.jpg", "a.png")]
+    first, second = (np.frombuffer(inspect(url, looks=True).looks or b"", np.uint8) for url in both)
+    assert int(np.bitwise_count(first ^ second).sum()) < 20
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "1"])
