@@ -382,7 +382,7 @@ def workflows() -> Path:
 def find(path: str) -> str:
     """A recipe's address: the path as given, or `name` or `name.yaml` among the bundled ones."""
     bundled = [workflows() / Path(path).name, workflows() / f"{Path(path).name}.yaml"]
-    if files.exists(path):
+    if files.exists(path) and not os.path.isdir(path):  # the workspace of a recipe often has its name
         return path
     for candidate in bundled:
         if candidate.is_file():
