@@ -28,6 +28,8 @@ def cluster() -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray's C++ side prints errors that are none (every actor pool warns of its own arguments).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Threads of torch that wait shall sleep: spinning ones slow down the neighbours on a full machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     with _silent():
         _start()
