@@ -60,7 +60,7 @@ def mmdet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mmdet]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=environment | {"HF_HUB_OFFLINE": "1", "LLMDET_MMDET_SCRATCH": str(scratch)},
+            env=environment | {"HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "LLMDET_MMDET_SCRATCH": str(scratch)},
         )
         yield Mmdet(process, scratch / "errors.txt")
         process.communicate()  # an end of its input ends it
