@@ -36,7 +36,7 @@ def write(path: Path, value: Any) -> str:
     return str(path)
 
 
-def listed(folder: Path, **more: str) -> Leaks:
+def listed(folder: Path, image_data: str = "") -> Leaks:
     """COCO 139 in val (with its Flickr address), COCO 285 in LVIS, Flickr 36979 in val, RefCOCO's 581 in testA."""
     flickr = "http://farm4.staticflickr.com/3153/2970773875_164f0c0b83_z.jpg"
     coco = {"images": [{"id": 139, "file_name": "000000000139.jpg", "flickr_url": flickr}], "annotations": []}
@@ -51,7 +51,7 @@ def listed(folder: Path, **more: str) -> Leaks:
         lvis_val=write(folder / "lvis.json", lvis),
         flickr30k=str(folder / "flickr"),
         refcoco=(write(folder / "refcoco/refs(unc).p", pickle.dumps(refs)),),
-        **more,
+        image_data=image_data,
     )
     return read_lists(settings)
 
