@@ -9,6 +9,7 @@ visited.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detector.metrics.detections import Floats, Ints
 from detector.metrics.matching import Flags, Matches
@@ -41,24 +42,24 @@ def curves(
     return precision, recall
 
 
-def _false(category_N: Ints, plain_NA: Flags, matches: Matches) -> Ints:
+def _false(category_N: Ints, plain_NA: Flags, matches: Matches) -> NDArray[np.int32]:
     """False positives of its category up to each candidate, (C, A, T)."""
     upto_NA = _running(plain_NA, category_N)[matches.candidate_C]
     spared_CAT = matches.matched_CAT & plain_NA[matches.candidate_C][:, :, None]
     return upto_NA[:, :, None] - _running(spared_CAT, category_N[matches.candidate_C])
 
 
-def _running(flags: Flags, category: Ints) -> Ints:
+def _running(flags: Flags, category: Ints) -> NDArray[np.int32]:
     """Number of flags so far in the same category, along the first axis."""
     total = np.cumsum(flags, axis=0, dtype=np.int32)
     if not len(total):
         return total
     first = np.searchsorted(category, category)  # where the category begins
     before = np.concatenate([np.zeros_like(total[:1]), total])[first]
-    return np.asarray(total - before)
+    return np.asarray(total - before, dtype=np.int32)
 
 
-def _precisions(hit_CAT: Flags, false_CAT: Ints, category_C: Ints, categories: int) -> tuple[Floats, Ints]:
+def _precisions(hit_CAT: Flags, false_CAT: NDArray[np.int32], category_C: Ints, categories: int) -> tuple[Floats, Ints]:
     """Best precision at this or a higher recall, for each true positive by area, threshold, category and score.
 
     Also how many there are in each, (A, T, K).

@@ -41,8 +41,8 @@ class Detections:
             if not all(length == 4 for length in map(len, (row["bbox"] for row in rows))):
                 raise ValueError
             found = cls(
-                np.fromiter((row["image_id"] for row in rows), np.int64, len(rows)),
-                np.fromiter((row["category_id"] for row in rows), np.int64, len(rows)),
+                _whole([row["image_id"] for row in rows]),
+                _whole([row["category_id"] for row in rows]),
                 np.fromiter(chain.from_iterable(row["bbox"] for row in rows), np.float64, 4 * len(rows)).reshape(-1, 4),
                 np.fromiter((row["score"] for row in rows), np.float64, len(rows)),
                 np.arange(first, first + len(rows)),
@@ -102,6 +102,14 @@ def smallest(numbers: Ints) -> NDArray[np.integer[Any]]:
     """The same numbers in 16 bits where they fit: numpy then sorts by radix, ten times as fast."""
     fits = len(numbers) > 0 and numbers.min() >= 0 and numbers.max() < 2**16
     return numbers.astype(np.uint16) if fits else numbers
+
+
+def _whole(numbers: list[Any]) -> Ints:
+    """Raises ValueError for what is no whole number, where numpy alone would cut off decimals."""
+    found = np.array(numbers) if numbers else np.zeros(0, np.int64)
+    if found.dtype.kind not in "iu" or found.ndim != 1:
+        raise ValueError("ids are whole numbers")
+    return found.astype(np.int64)
 
 
 def _complaint(rows: Iterable[Any], first: int) -> FormatError:

@@ -1,6 +1,6 @@
 """Random federated ground truth with detections, and lvis-api's figures for it.
 
-    python tests/detector/metrics/federated.py    (needs `lvis`) writes lvis_api_figures.json beside this file
+python tests/detector/metrics/federated.py    (needs `lvis`) writes lvis_api_figures.json beside this file
 """
 
 import copy
@@ -106,7 +106,9 @@ def main() -> None:
         truth, rows = federated(seed)
         fixed = official(truth, rows, -1, PER_CATEGORY)
         figures.append({"standard": official(truth, rows, 300), "fixed": fixed})
-    FIGURES.write_text(json.dumps({"made_with": "lvis 0.5.3 from PyPI, LVISEval bbox", "sets": figures}, indent=1) + "\n")
+    FIGURES.write_text(
+        json.dumps({"made_with": "lvis 0.5.3 from PyPI, LVISEval bbox", "sets": figures}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":
