@@ -48,6 +48,7 @@ def test_pycocotools_scores_an_exported_world(tmp_path: Path) -> None:
     assert evaluation.stats[:3].tolist() == pytest.approx([1, 1, 1])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:lvis")
 def test_lvis_api_scores_an_export_with_what_is_known_to_be_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
