@@ -246,7 +246,7 @@ def _document(
     ]
     return {
         "info": {"description": f"procedural scenes of llmdet-data, {pairs} pairs, seed {seed}", "version": "1"},
-        "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
+        "licenses": [{"id": 1, "name": "CC0-1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
         "images": images,
         "annotations": annotations,
         "categories": categories,

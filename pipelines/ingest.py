@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import orjson
@@ -55,6 +55,7 @@ def ingest(
     """
     settings = settings or IngestSettings()
     started = time.monotonic()
+    source = _rooted(source)
     _require(source, settings)
     tables = StageTables(
         "ingest",
@@ -89,8 +90,22 @@ def _with_report(info: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]
     return {**info, "images": images, "notes": {**info["notes"], "leaks": report}}
 
 
+def _rooted(source: Source) -> Source:
+    """The source with absolute paths, also those of sources inside it: workers and later sessions stand elsewhere."""
+    changed: dict[str, Any] = {}
+    for own in fields(source):  # type: ignore[arg-type]
+        value = getattr(source, own.name)
+        if isinstance(value, str) and value and own.name in INPUTS | {"images"}:
+            changed[own.name] = files.absolute(value)
+        elif hasattr(value, "read"):
+            changed[own.name] = _rooted(value)
+        elif isinstance(value, tuple) and value and all(hasattr(item, "read") for item in value):
+            changed[own.name] = tuple(_rooted(item) for item in value)
+    return replace(source, **changed)  # type: ignore[type-var]
+
+
 def _images(source: Source) -> str:
-    return files.absolute(getattr(source, "images", ""))
+    return str(getattr(source, "images", ""))
 
 
 def _describe(source: Source) -> dict[str, Any]:

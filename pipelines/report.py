@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from math import nan
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from llmdet.stats import RejectCounts, Stats
 from llmdet.workspace import Manifest, Table, Workspace
 from pipelines.evaluate import METRICS_SUFFIX, UNTRAINED_SUFFIX
 from pipelines.export import best_tables, info_of
+from pipelines.status import newest_detector
 from pipelines.train import curve
 
 EXAMPLES_PER_REASON = 5
@@ -149,13 +151,11 @@ def _card(workspace: Workspace, record: Record) -> Card:
 
 def _curve(workspace: Workspace) -> Curve | None:
     """The losses of the detector that was trained last."""
-    for name in reversed(workspace.children("detector")):
-        rows = curve(workspace.path("detector", name))
-        if rows:
-            names = [key for key in rows[0] if key != "step"]
-            series = {key: [row.get(key, float("nan")) for row in rows] for key in names}
-            return Curve(tuple(int(row["step"]) for row in rows), series)
-    return None
+    rows = curve(newest_detector(workspace)) if workspace.children("detector") else []
+    if not rows:
+        return None
+    names = [key for key in rows[0] if key != "step"]
+    return Curve(tuple(int(row["step"]) for row in rows), {key: [row.get(key, nan) for row in rows] for key in names})
 
 
 def _evaluations(workspace: Workspace) -> Iterator[Evaluation]:
