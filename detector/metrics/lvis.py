@@ -6,9 +6,9 @@ of it are dropped. Where it is in `not_exhaustive_category_ids`, detections with
 Two protocols (Dave et al. 2021, "Evaluating Large-Vocabulary Object Detectors"): `STANDARD` keeps the 300 best
 detections of each image; `FIXED` the 10,000 best of each category over the whole set, as many in an image as there are.
 
-faster-coco-eval 1.8 has the same rules in its LVIS style, but orders equal scores in its own way (4.5e-6 of AP in one of
-twenty random sets with ties), applies `iscrowd`, which lvis-api does not read, leaves out `ignore`, which it does read,
-and limits each category of an image instead of the image. So the figures are computed here.
+faster-coco-eval 1.8 has the same rules in its LVIS style, but orders equal scores in its own way (4.5e-6 of AP in one
+of twenty random sets with ties), applies `iscrowd`, which lvis-api does not read, leaves out `ignore`, which it does
+read, and limits each category of an image instead of the image. So the figures are computed here.
 """
 
 from __future__ import annotations
