@@ -74,12 +74,26 @@ def evaluate(
     detections: Annotated[
         str | None, typer.Option("--detections", help="Score this result file instead: no model, no torch.")
     ] = None,
-    task: Annotated[Literal["coco"], typer.Option(help="Protocol and format of the ground truth.")] = "coco",
+    task: Annotated[
+        Literal["coco", "lvis", "lvis-fixed", "flickr30k", "refcoco"],
+        typer.Option(help="Protocol and format of the ground truth; all but coco score a result file."),
+    ] = "coco",
     to: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder.", show_default="evaluations beside the checkpoint")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the set, in file names.", show_default="the task")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="(box, name) pairs kept per image.")] = 300,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="(box, name) pairs kept per image; of lvis-fixed: detections per category.",
+            show_default="300; of lvis-fixed 10000",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["llmdet", "mm_grounding_dino"],
+        typer.Option(help="Of refcoco: boxes ranked by words of place too, or by score alone."),
+    ] = "llmdet",
     names_per_prompt: Annotated[
         int | None, typer.Option(min=1, help="Names asked at once.", show_default="as many as fit")
     ] = None,
@@ -92,22 +106,28 @@ def evaluate(
     \b
     llmdet-data evaluate --annotations instances_val2017.json --images val2017 --checkpoint out
     llmdet-data evaluate --annotations instances_val2017.json --detections detections.json
+    llmdet-data evaluate --task lvis-fixed --annotations lvis_v1_minival.json --detections detections.json
     """
     with screen("evaluate", workspace, as_json) as out:
         from dataclasses import asdict
 
+        from llmdet.errors import SettingError
         from llmdet.files import absolute, join
         from pipelines.evaluate import CocoSet, score
         from pipelines.evaluate import evaluate as measure
+        from pipelines.scoring import Rules
 
         if detections:
-            outcome = score(annotations, detections, name or task)
+            rules = Rules(task=task, top_k=top_k or 10_000, protocol=protocol)
+            outcome = score(annotations, detections, name or task, rules)
+        elif task != "coco":
+            raise SettingError(f"--task {task} scores a result file: give --detections")
         else:
             one = CocoSet(
                 name=name or task,
                 annotations=absolute(annotations),
                 images=_images(images),
-                top_k=top_k,
+                top_k=top_k or 300,
                 names_per_prompt=names_per_prompt,
             )
             model = _model(checkpoint, workspace)
@@ -115,8 +135,10 @@ def evaluate(
                 folder = absolute(to) if to else join(model, "evaluations")
                 outcome = measure([one], model, folder, gpu=_gpu(gpu), progress=progress)[0]
         out.result = asdict(outcome)
+        width = max(6, *map(len, outcome.metrics))
         out.shown += [
-            f"{key:6} {value:.4f}" if value >= 0 else f"{key:6} no such boxes" for key, value in outcome.metrics.items()
+            f"{key:{width}} {value:.4f}" if value >= 0 else f"{key:{width}} no such boxes"
+            for key, value in outcome.metrics.items()
         ]
         out.shown.append(f"detections in {outcome.detections}")
         if outcome.missing:

@@ -11,10 +11,11 @@ import orjson
 
 from detector.metrics import coco
 from llmdet import files
-from llmdet.errors import FormatError, ImageError
+from llmdet.errors import ImageError
 from pipelines.cluster import cluster
 from pipelines.detect import Found, Query, detect, image_url
 from pipelines.parts import Progress
+from pipelines.scoring import Rules, figures, ground_truth
 
 METRICS_SUFFIX = "_metrics.json"
 UNTRAINED_SUFFIX = "-untrained"  # of a set's name, where the model before training was evaluated
@@ -58,7 +59,7 @@ def evaluate_many(
 ) -> list[EvaluateOutcome]:
     """The same for (set, checkpoint, address without suffix), all in one pass over one pool of actors."""
     started = time.monotonic()
-    truths = {one.annotations: _truth(one.annotations) for one, _, _ in runs}
+    truths = {one.annotations: ground_truth(one.annotations) for one, _, _ in runs}
     queries, bad = [], {}
     for number, (one, checkpoint, _) in enumerate(runs):
         names = _names(truths[one.annotations])[1]
@@ -91,28 +92,12 @@ def _query(one: CocoSet, checkpoint: str, url: str, names: tuple[str, ...], key:
     return Query(folder, url, names, key, top_k=one.top_k, names_per_prompt=one.names_per_prompt)
 
 
-def score(annotations: str, detections: str, name: str = "coco") -> EvaluateOutcome:
-    """Score a COCO result file; no model, no torch. Raises FormatError."""
+def score(annotations: str, detections: str, name: str = "coco", rules: Rules | None = None) -> EvaluateOutcome:
+    """Score a result file by the rules of its task; no model, no torch. Raises FormatError."""
     started = time.monotonic()
-    truth = _truth(annotations)
-    rows = files.read_json(detections)
-    if not isinstance(rows, list):
-        raise FormatError(
-            f"{detections} is not a COCO result file: expected a list of detections; got {type(rows).__name__}"
-        )
-    metrics, classes = coco.evaluate_classes(truth, rows)
-    return EvaluateOutcome(name, metrics, classes, detections, {}, round(time.monotonic() - started, 3))
-
-
-def _truth(annotations: str) -> dict[str, Any]:
-    truth = files.read_json(files.absolute(annotations))
-    if not isinstance(truth, dict) or not all(
-        isinstance(truth.get(key), list) for key in ("images", "annotations", "categories")
-    ):
-        raise FormatError(f"{annotations} is not COCO ground truth: expected the lists images, annotations, categories")
-    if not truth["categories"]:
-        raise FormatError(f"{annotations} has an empty list of categories, so there is nothing to look for")
-    return truth
+    found = figures(rules or Rules(), annotations, detections)
+    seconds = round(time.monotonic() - started, 3)
+    return EvaluateOutcome(name, found.metrics, found.classes, detections, {}, seconds)
 
 
 def _names(truth: dict[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
