@@ -5,6 +5,8 @@ TEST_VENV ?= .venv-test
 MMDET_VENV ?= .venv-mmdet
 WORKSPACE ?=
 PYTEST_ARGS ?=
+# Each worker of the tests starts a Ray of its own, so more of them than two do not pay.
+TEST_WORKERS ?= 2
 
 CHECKED := llmdet pipelines detector cli tests benchmarks
 # What needs more than `pip install` (vLLM, mmdet, a browser, real samples) is run by name: see CONTRIBUTING.md.
@@ -24,12 +26,12 @@ quickstart: $(VENV)/.installed-train
 	$(VENV)/bin/llmdet-data quickstart $(if $(WORKSPACE),--workspace "$(WORKSPACE)")
 
 test: $(TEST_VENV)/.installed-dev
-	$(TEST_VENV)/bin/python -m pytest -m "$(SELECT)" $(PYTEST_ARGS)
+	$(TEST_VENV)/bin/python -m pytest -m "$(SELECT)" -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
 mmdet: $(TEST_VENV)/.installed-dev
 	PYTHON="$(PYTHON)" .ci/mmdet_env $(MMDET_VENV)
 	LLMDET_MMDET_PYTHON="$(abspath $(MMDET_VENV))/bin/python" \
-	  $(TEST_VENV)/bin/python -m pytest -m mmdet tests/consumers tests/llmdet/exports $(PYTEST_ARGS)
+	  $(TEST_VENV)/bin/python -m pytest -m mmdet tests/consumers $(PYTEST_ARGS)
 
 lint: $(TEST_VENV)/.installed-dev
 	$(TEST_VENV)/bin/ruff format --check $(CHECKED)
