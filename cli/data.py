@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmdet.leaks import LeakSettings
     from llmdet.workspace import Workspace
     from pipelines.engines.engine import Engine
-    from pipelines.recipe import Values
+    from pipelines.readers import Values
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the reader; the value as YAML.")
@@ -240,7 +240,8 @@ def _set(values: Values, overrides: list[str] | None) -> Values:
 def _reader(source: str, recipe: str | None, data_root: str | None, **given: str | None) -> Values:
     """The fields of a reader: those that a recipe has for the source, then the options; without either its layout."""
     from llmdet.errors import SettingError
-    from pipelines.recipe import load, rooted
+    from pipelines.readers import rooted
+    from pipelines.recipe import load
 
     options = {key: value for key, value in given.items() if value is not None}
     if not recipe:
@@ -269,7 +270,7 @@ def _ingest(
 ) -> None:
     from pipelines.ingest import IngestSettings
     from pipelines.ingest import ingest as read
-    from pipelines.recipe import source_of
+    from pipelines.readers import source_of
     from pipelines.settings import build
 
     reader = source_of(source, values, data_root or "")

@@ -7,42 +7,33 @@ that a run that was killed repeats at most the chunks in flight, and no request 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, Literal
-
-import numpy as np
-import polars as pl
-import pyarrow as pa
+from typing import Literal
 
 from llmdet import files, rejects
 from llmdet.attaching import wants_lmm
 from llmdet.errors import ImageError
-from llmdet.prompts import PROMPTS
-from llmdet.prompts.prompt import Prompt, Task
-from llmdet.record import Provenance, Record, from_batch
+from llmdet.prompts.prompt import Task
+from llmdet.record import Record
 from llmdet.rejects import Reject
 from llmdet.workspace import Manifest, Table, Workspace, fingerprint
+from pipelines.answers import TASKS, ledgers_of, point, requests_of
+from pipelines.chunks import chunks_of, read_run
 from pipelines.cluster import cluster
 from pipelines.engines.engine import (
     Answer,
     Engine,
     Job,
     Request,
-    fingerprint_of,
-    image_key,
-    provenance_of,
-    request_id,
     seed_of,
 )
 from pipelines.lease import Held, hold
 from pipelines.ledger import Found, Ledger, entry, ids_of
 from pipelines.parts import Outcome, Progress, Row, run_parts
 
-TASKS: tuple[Task, ...] = ("image", "region")
 Entries = dict[Task, list[tuple[object, ...]]]  # rows of the ledger's schema
 
 
@@ -99,16 +90,16 @@ def caption(
     inputs = fingerprint(state)
     complete = [_complete(ledger, inputs) for ledger in ledgers.values()]
     if all(complete):
-        _point(workspace, source, engine, ledgers)
+        point(workspace, source, engine, ledgers)
         return _result(ledgers, manifest, [{"asked": counts} for counts in complete], 0.0, skipped=True)
     with ExitStack() as stack:
         held = {task: stack.enter_context(_hold(ledger, settings)) for task, ledger in ledgers.items()}
         stack.enter_context(cluster())
         epochs = {task: one.epoch for task, one in held.items()}
         work = _Ask(records, ledgers, epochs, engine, settings, _open_asks(workspace, source), _root(manifest))
-        chunks = _chunks(records, manifest, settings)
+        chunks = chunks_of(records, manifest, settings.chunk_images, settings.shard)
         rows = run_parts(chunks, work, progress=_watch(held, progress), concurrency=settings.concurrency)
-        _point(workspace, source, engine, ledgers)
+        point(workspace, source, engine, ledgers)
         _commit_rejects(workspace, source, settings, rows)
         for task, ledger in ledgers.items():
             _mark_complete(ledger, task, inputs, rows, settings)
@@ -131,105 +122,7 @@ def _watch(held: Mapping[Task, Held], progress: Progress | None) -> Progress:
     return watch
 
 
-def ledgers_of(workspace: Workspace, source: str, engine: Engine, tasks: Sequence[Task]) -> dict[Task, Ledger]:
-    """The ledger of each task under the engine's prompts and settings."""
-    identity, prompts = engine.identity(), engine.prompts()
-    return {task: Ledger(workspace.responses(source, task, fingerprint_of(prompts[task], identity))) for task in tasks}
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Where the newest answers of a task are, with what is needed to read them."""
-
-    ledger: Ledger
-    names: tuple[str, ...]  # files of the ledger at one moment: what is committed later is for the next reader
-    prompt: Prompt
-    provenance: Provenance
-    deterministic: bool
-
-
-def _latest_url(workspace: Workspace, source: str, task: Task) -> str:
-    return workspace.path("responses", source, f"latest-{task}.json")
-
-
-def _point(workspace: Workspace, source: str, engine: Engine, ledgers: dict[Task, Ledger]) -> None:
-    """Say which ledgers hold the newest answers; tasks that were not asked now keep theirs."""
-    for task, ledger in ledgers.items():
-        prompt = engine.prompts()[task]
-        value = {
-            "ledger": ledger.url.rsplit("/", 1)[-1],
-            "prompt": asdict(prompt),  # type: ignore[call-overload]
-            "provenance": asdict(provenance_of(prompt, engine.identity())),
-            "deterministic": engine.deterministic,
-        }
-        files.write_json(_latest_url(workspace, source, task), value)
-
-
-def latest(workspace: Workspace, source: str) -> dict[Task, Said]:
-    """The newest answers of each task of a source; empty where nothing was asked."""
-    found: dict[Task, Said] = {}
-    for task in TASKS:
-        url = _latest_url(workspace, source, task)
-        if files.exists(url):
-            value = files.read_json(url)
-            ledger = Ledger(workspace.path("responses", source, value["ledger"]))
-            prompt = PROMPTS[value["prompt"]["id"]](**value["prompt"])
-            provenance = Provenance(**value["provenance"])
-            found[task] = Said(ledger, tuple(ledger.names()), prompt, provenance, value["deterministic"])
-    return found
-
-
-def requests_of(record: Record, prompt: Prompt, ledger: Ledger) -> list[Request]:
-    """What a prompt asks about a record, first attempt."""
-    name = ledger.url.rsplit("-", 1)[-1]
-    key = image_key(record)
-    return [Request(request_id(name, key, ask), prompt.task, ask) for ask in prompt.render(record)]
-
-
-# --- plan ----------------------------------------------------------------------------------------------------------
-
-
-def _chunks(records: Table, manifest: Manifest, settings: CaptionSettings) -> list[Row]:
-    """Units of work: rows by part, all records of an image in one unit, images in the order of the source."""
-    keys = pl.concat(
-        [_image_keys(records.read(part.name, ["image_sha256", "root", "image"])) for part in manifest.parts]
-    )
-    order = np.arange(len(keys))
-    if keys.is_duplicated().any():
-        first = pl.DataFrame({"key": keys, "row": order}).with_columns(pl.col("row").min().over("key").alias("first"))
-        order = first.sort("first", "row")["row"].to_numpy()
-    starts = np.cumsum([0, *(part.rows for part in manifest.parts)])
-    part_of = np.searchsorted(starts, order, side="right") - 1
-    images = np.cumsum(np.r_[True, (keys.gather(order).to_numpy()[1:] != keys.gather(order).to_numpy()[:-1])]) - 1
-    chunk_of = images // settings.chunk_images
-    edges = np.flatnonzero(np.diff(chunk_of, prepend=-1, append=chunk_of[-1] + 1)) if len(order) else np.array([0])
-    names = [part.name for part in manifest.parts]
-    chunks = []
-    for number, (a, b) in enumerate(pairwise(edges.tolist())):
-        if number % settings.shard[1] == settings.shard[0]:
-            rows = _by_part(part_of[a:b], order[a:b] - starts[part_of[a:b]], names)
-            chunks.append({"chunk": number, "rows": rows})
-    return chunks
-
-
-def _image_keys(table: pa.Table) -> pl.Series:
-    """`image_key` of every row, in bulk."""
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame.select(
-        pl.coalesce("image_sha256", pl.concat_str("root", "image", separator="/")).hash(0).alias("key")
-    )["key"]
-
-
-def _by_part(parts: Any, rows: Any, names: list[str]) -> list[Row]:
-    """Runs of rows of the same part: its name with the first row and their count, or with the rows where they skip."""
-    edges = np.flatnonzero(np.diff(parts, prepend=-1, append=-1))
-    runs: list[Row] = []
-    for a, b in pairwise(edges.tolist()):
-        where = [int(rows[a]), b - a]
-        neighbours = bool((np.diff(rows[a:b]) == 1).all())
-        runs.append({"part": names[parts[a]], **({"slice": where} if neighbours else {"rows": rows[a:b].tolist()})})
-    return runs
+# --- what is open --------------------------------------------------------------------------------------------------
 
 
 def _root(manifest: Manifest) -> str:
@@ -284,7 +177,7 @@ class _Ask:
     root: str
 
     def __call__(self, item: Row) -> Row:
-        records = [record for run in item["rows"] for record in _read(self.records, run)]
+        records = [record for run in item["rows"] for record in read_run(self.records, run)]
         wanted = self._wanted(records)
         answered = self._answered([request for requests in wanted for request in requests])
         # Ray repeats a task whose worker died; what it committed before it died stays.
@@ -362,16 +255,6 @@ class _Ask:
 def _index(ledger: Ledger, epoch: int) -> Found:
     """What the ledger held when this driver began, read once per worker process."""
     return ledger.index()
-
-
-@lru_cache(maxsize=2)
-def _part(table: Table, name: str) -> pa.Table:
-    return table.read(name)
-
-
-def _read(table: Table, run: Row) -> list[Record]:
-    whole = _part(table, run["part"])
-    return from_batch(whole.slice(*run["slice"]) if "slice" in run else whole.take(run["rows"]))
 
 
 def _failed(entries: Entries) -> list[list[object]]:

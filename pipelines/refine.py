@@ -23,7 +23,7 @@ from llmdet.rejects import Reject
 from llmdet.rules.chain import DEFAULT_CHAIN, Rule, check_chain, run_chain
 from llmdet.rules.outcome import Loss, Retry
 from llmdet.workspace import Manifest, Part, Table, Workspace, fingerprint
-from pipelines.caption import Said, latest, requests_of
+from pipelines.answers import Said, latest, requests_of
 from pipelines.cluster import cluster
 from pipelines.lease import hold
 from pipelines.ledger import Found, Ledger

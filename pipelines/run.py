@@ -27,7 +27,8 @@ from pipelines.export import export
 from pipelines.ingest import ingest
 from pipelines.merge import merge
 from pipelines.parts import Outcome, Progress
-from pipelines.recipe import Recipe, below
+from pipelines.readers import below
+from pipelines.recipe import Recipe
 from pipelines.refine import refine
 from pipelines.report import ReportSettings, report
 from pipelines.train import TrainOutcome, train

@@ -14,7 +14,7 @@ from fsspec.core import url_to_fs
 from llmdet import files
 from llmdet.errors import MissingError
 from llmdet.workspace import Table, Workspace
-from pipelines.caption import latest
+from pipelines.answers import latest
 from pipelines.lease import leases
 from pipelines.ledger import Ledger
 

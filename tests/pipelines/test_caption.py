@@ -16,7 +16,9 @@ from llmdet.rejects import Reject
 from llmdet.workspace import Table, Workspace
 from llmdet.world import write_world
 from pipelines import lease
-from pipelines.caption import CaptionSettings, _chunks, caption, latest, ledgers_of, requests_of
+from pipelines.answers import latest, ledgers_of, requests_of
+from pipelines.caption import CaptionSettings, caption
+from pipelines.chunks import chunks_of
 from pipelines.engines.engine import Answer
 from pipelines.engines.template import TemplateEngine
 from pipelines.lease import _mine, hold
@@ -82,7 +84,7 @@ def test_chunks_hold_every_row_once_and_every_photo_whole(workspace: Workspace, 
     write_records(workspace, records, part_rows=6)
     table = workspace.records("hand")
     manifest = table.require("")
-    chunks = _chunks(table, manifest, CaptionSettings(chunk_images=chunk_images))
+    chunks = chunks_of(table, manifest, chunk_images)
     numbers = {part.name: 6 * i for i, part in enumerate(manifest.parts)}
     rows = [
         [

@@ -17,7 +17,8 @@ from llmdet.record import Record
 from llmdet.rejects import from_batch
 from llmdet.sources.source import SourceInfo
 from llmdet.workspace import Workspace
-from pipelines.recipe import load, source_of
+from pipelines.readers import source_of
+from pipelines.recipe import load
 from pipelines.run import RunOutcome, plan, run
 from tests.pipelines import grounding_tree as grounding
 from tests.pipelines.grounding_tree import Tree
