@@ -79,12 +79,12 @@ class Detections:
 
 def best(rows: Detections, key: Ints, count: int) -> Detections:
     """The `count` best rows of each value of `key`, by score and then by place; the order of rows stays."""
-    if len(rows) <= count:
+    if len(rows) <= count or np.diff(run_starts(np.sort(smallest(key))), append=len(rows)).max() <= count:
         return rows
     order = np.lexsort((rows.place, -rows.score, key))
     starts = run_starts(key[order])
     rank = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return rows if rank.max() < count else rows.take(np.sort(order[rank < count]))
+    return rows.take(np.sort(order[rank < count]))
 
 
 def run_starts(ordered: NDArray[Any]) -> Ints:

@@ -93,11 +93,14 @@ class Accumulator:
         if self.limits.per_image is not None:
             self._cut_images(self.limits.per_image)
         waiting: list[Detections] = []
+        size = 0
         for category in sorted(self._kept):
-            if waiting and sum(map(len, waiting)) + sum(map(len, self._kept[category])) > _ROWS_AT_ONCE:
+            own = sum(map(len, self._kept[category]))
+            if waiting and size + own > _ROWS_AT_ONCE:
                 yield Detections.joined(waiting)
-                waiting = []
+                waiting, size = [], 0
             waiting += self._kept[category]
+            size += own
         if waiting:
             yield Detections.joined(waiting)
 
