@@ -19,12 +19,12 @@ import copy
 import io
 import json
 import logging
-import resource
 import subprocess
 import sys
 import time
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,8 +204,13 @@ def full(images: int, per_category: int, categories: int) -> None:
     line = {"protocol": "fixed", "images": images, "detections": found.rows, "categories": categories}
     line |= {"kept": sum(map(len, found.blocks())), "AP": result.figures["AP"], "seconds adding": round(adding, 1)}
     line |= {"seconds scoring": round(time.perf_counter() - began, 1)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kilobytes
-    print(json.dumps(line | {"peak_memory_bytes": peak}), flush=True)
+    print(json.dumps(line | {"peak_memory_bytes": peak_memory()}), flush=True)
+
+
+def peak_memory() -> int:
+    """Most bytes that were ever resident; unlike ru_maxrss it does not begin with those of the process before exec."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
 def even(truth: dict[str, Any], count: int, rng: np.random.Generator) -> Any:
