@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from detector.metrics import lvis
+from detector.metrics.accumulator import Accumulator
 from detector.metrics.detections import Detections
 
 SIDE = 640.0
@@ -192,7 +193,7 @@ def full(images: int, per_category: int, categories: int) -> None:
     rng = np.random.default_rng(0)
     truth = ground_truth(images, categories, rng)
     count = int(per_category * categories * 1.05 / images)
-    found, start, adding = lvis.Accumulator(lvis.FIXED), time.perf_counter(), 0.0
+    found, start, adding = Accumulator(lvis.FIXED), time.perf_counter(), 0.0
     for number, rows in enumerate(even(truth, count, rng)):
         began = time.perf_counter()
         found.add(rows)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fsspec.core import url_to_fs
 
 from detector.metrics import coco, flickr30k, lvis, refcoco
+from detector.metrics.accumulator import Accumulator, Limits
 from llmdet import files
 from llmdet.errors import FormatError
 
@@ -46,7 +47,7 @@ def figures(rules: Rules, annotations: str, detections: str) -> Figures:
         return Figures(refcoco.evaluate(truth, _rows(detections), rules.protocol), {})
     if rules.task == "flickr30k":
         return _flickr30k(annotations, _rows(detections))
-    limits = lvis.STANDARD if rules.task == "lvis" else lvis.Limits(per_category=rules.top_k)
+    limits = lvis.STANDARD if rules.task == "lvis" else Limits(per_category=rules.top_k)
     return _lvis(lvis.Truth.of(ground_truth(annotations)), detections, limits)
 
 
@@ -62,8 +63,8 @@ def ground_truth(annotations: str) -> dict[str, Any]:
     return truth
 
 
-def _lvis(truth: lvis.Truth, detections: str, limits: lvis.Limits) -> Figures:
-    found = lvis.Accumulator(limits)
+def _lvis(truth: lvis.Truth, detections: str, limits: Limits) -> Figures:
+    found = Accumulator(limits)
     for rows in _pieces(detections):
         found.add(rows)
     result = lvis.score(truth, found)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.metrics import lvis
+from detector.metrics import accumulator, lvis
+from detector.metrics.accumulator import Accumulator, Limits
 from detector.metrics.detections import Detections
 from llmdet.errors import FormatError
 from tests.detector.metrics.federated import FIGURES, PER_CATEGORY, SETS, federated, official
 
 EXPECTED = json.loads(FIGURES.read_text())["sets"]
-CUT = lvis.Limits(per_category=PER_CATEGORY)
+CUT = Limits(per_category=PER_CATEGORY)
 
 
 @pytest.mark.parametrize("seed", SETS)
@@ -47,10 +48,10 @@ def test_lvis_api_itself_agrees(seed: int, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("standard_max_dets_300", lvis.STANDARD),
         ("fixed_ap_topk_10000_max_dets_-1", lvis.FIXED),
-        ("fixed_ap_topk_10_max_dets_-1", lvis.Limits(per_category=10)),
+        ("fixed_ap_topk_10_max_dets_-1", Limits(per_category=10)),
     ],
 )
-def test_real_boxes_have_the_figures_of_lvis_api(samples: Path, name: str, protocol: str, limits: lvis.Limits) -> None:
+def test_real_boxes_have_the_figures_of_lvis_api(samples: Path, name: str, protocol: str, limits: Limits) -> None:
     expected = json.loads((samples / f"eval/lvis/{name}_expected.json").read_text())
     truth = json.loads((samples / expected["ground_truth"]).read_text())
     rows = json.loads((samples / expected["detections"]).read_text())
@@ -59,11 +60,11 @@ def test_real_boxes_have_the_figures_of_lvis_api(samples: Path, name: str, proto
 
 @pytest.mark.parametrize("limits", [lvis.STANDARD, CUT])
 @pytest.mark.parametrize("seed", [3, 17])
-def test_shards_of_images_merge_to_the_same_bits(seed: int, limits: lvis.Limits) -> None:
+def test_shards_of_images_merge_to_the_same_bits(seed: int, limits: Limits) -> None:
     truth, rows = federated(seed)
     whole = lvis.evaluate(truth, rows, limits)
     everything = Detections.of(rows)
-    workers = [lvis.Accumulator(limits) for _ in range(3)]
+    workers = [Accumulator(limits) for _ in range(3)]
     for image, own in everything.grouped(everything.image):
         # In two calls and from behind: neither how rows arrive nor who has them may matter.
         for half in (own.take(slice(len(own) // 2, None)), own.take(slice(0, len(own) // 2))):
@@ -79,10 +80,10 @@ def test_shards_of_images_merge_to_the_same_bits(seed: int, limits: lvis.Limits)
 def test_small_pieces_give_the_same_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, rows = federated(5)
     whole = lvis.evaluate(truth, rows, CUT)
-    monkeypatch.setattr(lvis, "_ROWS_AT_ONCE", 10)
-    monkeypatch.setattr(lvis, "_PENDING_ROWS", 10)
+    monkeypatch.setattr(accumulator, "_ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(accumulator, "_PENDING_ROWS", 10)
     monkeypatch.setattr("detector.metrics.matching._PAIRS_AT_ONCE", 3)
-    pieces = lvis.Accumulator(CUT)
+    pieces = Accumulator(CUT)
     for start in range(0, len(rows), 4):
         pieces.add(rows[start : start + 4])
     assert lvis.score(lvis.Truth.of(truth), pieces).figures == whole
@@ -124,8 +125,19 @@ def test_no_detections_score_zero_and_no_boxes_score_nothing() -> None:
     assert set(lvis.evaluate(small() | {"annotations": []}, [found(1, 0, 0.8)]).values()) == {-1}
 
 
+def test_an_annotation_with_id_0_can_be_found() -> None:
+    truth = small()
+    truth["annotations"][0]["id"] = 0
+    assert lvis.evaluate(truth, [found(1, 0, 0.8)])["AP"] == pytest.approx(1, abs=1e-9)
+
+
+def test_categories_that_the_truth_does_not_have_are_left_out() -> None:
+    rows = [found(99, 0, 0.9), found(0, 0, 0.9), found(1, 0, 0.8)]
+    assert lvis.evaluate(small(), rows, lvis.FIXED)["AP"] == pytest.approx(1, abs=1e-9)
+
+
 def test_each_category_has_its_own_ap() -> None:
-    held = lvis.Accumulator()
+    held = Accumulator(lvis.STANDARD)
     held.add([found(1, 0, 0.8)])
     classes = lvis.score(lvis.Truth.of(small()), held).classes
     assert classes == {"cat": pytest.approx(1, abs=1e-9), "dog": -1}
@@ -163,7 +175,7 @@ def test_a_row_without_score_is_refused_and_other_limits_do_not_merge() -> None:
     with pytest.raises(FormatError, match=r"detection 0 lacks \['score'\]"):
         lvis.evaluate(small(), [row])
     with pytest.raises(ValueError, match="different limits"):
-        lvis.Accumulator(lvis.FIXED).merge(lvis.Accumulator())
+        Accumulator(lvis.FIXED).merge(Accumulator(lvis.STANDARD))
 
 
 def test_importing_the_metrics_does_not_import_torch() -> None:
