@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdet import files
 from llmdet.errors import ImageError
 from llmdet.record import Orientation
 from pipelines.cluster import workers
 from pipelines.parts import Packed, Progress, Row, collect
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGES_PER_TASK = 32
 
@@ -24,6 +27,7 @@ class Query:
     names: tuple[str, ...]
     key: Any = None  # comes back with the answer
     orientation: Orientation = "stored"
+    size: tuple[int, int] | None = None  # width and height as annotated: the orientation that gives them is taken
     top_k: int = 300  # (box, name) pairs kept
     names_per_prompt: int | None = None  # None: as many as fit
 
@@ -101,7 +105,6 @@ class _Actor:
 
     def _answer(self, item: Row) -> Row:
         from detector.predict import Detector
-        from llmdet.images import open_image
 
         queries = [Query(**query) for query in item["queries"]]
         folder = queries[0].checkpoint
@@ -110,7 +113,7 @@ class _Actor:
         images, usable, found = [], [], {}
         for number, query in enumerate(queries):
             try:
-                images.append(open_image(query.image, query.orientation))
+                images.append(_opened(query))
                 usable.append(number)
             except ImageError as error:
                 found[number] = Found(query.key, [], [], [], str(error))
@@ -121,6 +124,20 @@ class _Actor:
             key = queries[number].key
             found[number] = Found(key, answer.boxes.tolist(), answer.scores.tolist(), answer.labels.tolist())
         return {"number": item["number"], "found": [asdict(found[number]) for number in range(len(queries))]}
+
+
+def _opened(query: Query) -> Image.Image:
+    """The photo in the orientation that has the annotated size. Raises ImageError, size_mismatch where none has it."""
+    from llmdet.images import open_image
+
+    image = open_image(query.image, query.orientation)
+    if query.size is None or image.size == tuple(query.size):
+        return image
+    turned = open_image(query.image, "applied" if query.orientation == "stored" else "stored")
+    if turned.size != tuple(query.size):
+        wanted, there = ("x".join(map(str, size)) for size in (query.size, image.size))
+        raise ImageError("size_mismatch", f"annotations say {wanted}, {query.image} is {there}")
+    return turned
 
 
 def image_url(folder: str, name: str) -> str:

@@ -11,7 +11,7 @@ import orjson
 
 from detector.metrics import coco
 from llmdet import files
-from llmdet.errors import ImageError
+from llmdet.errors import FormatError, ImageError
 from pipelines.cluster import cluster
 from pipelines.detect import Found, Query, detect, image_url
 from pipelines.parts import Progress
@@ -49,7 +49,8 @@ def evaluate(
 ) -> list[EvaluateOutcome]:
     """Run a checkpoint on sets; writes `<out>/<set>_detections.json` (COCO results) and `<out>/<set>_metrics.json`.
 
-    A photo that cannot be opened counts as one without detections and is named in `missing`.
+    A photo that cannot be opened, or has the annotated size in no orientation, counts as one without detections and is
+    named in `missing`.
     """
     return evaluate_many([(one, checkpoint, files.join(out, one.name)) for one in sets], gpu=gpu, progress=progress)
 
@@ -60,13 +61,14 @@ def evaluate_many(
     """The same for (set, checkpoint, address without suffix), all in one pass over one pool of actors."""
     started = time.monotonic()
     truths = {one.annotations: ground_truth(one.annotations) for one, _, _ in runs}
+    for truth in truths.values():
+        coco.check_truth(truth)
     queries, bad = [], {}
     for number, (one, checkpoint, _) in enumerate(runs):
         names = _names(truths[one.annotations])[1]
         for image in truths[one.annotations]["images"]:
             try:
-                url = image_url(one.images, image["file_name"])
-                queries.append(_query(one, checkpoint, url, names, [number, image["id"]]))
+                queries.append(_query(one, checkpoint, image, names, [number, image["id"]]))
             except ImageError as error:
                 bad[number, image["id"]] = str(error)
     found: dict[int, list[Found]] = {number: [] for number in range(len(runs))}
@@ -87,9 +89,20 @@ def evaluate_many(
     ]
 
 
-def _query(one: CocoSet, checkpoint: str, url: str, names: tuple[str, ...], key: list[Any]) -> Query:
+def _query(one: CocoSet, checkpoint: str, image: dict[str, Any], names: tuple[str, ...], key: list[Any]) -> Query:
+    """Raises ImageError for a file name that leaves the folder, FormatError where there is none."""
+    if not isinstance(image.get("file_name"), str):
+        raise FormatError(f"{one.annotations}: image {image['id']} has no file_name, so its photo cannot be found")
     folder = files.absolute(checkpoint) if files.exists(checkpoint) else checkpoint  # else an id of the hub
-    return Query(folder, url, names, key, top_k=one.top_k, names_per_prompt=one.names_per_prompt)
+    return Query(
+        folder,
+        image_url(one.images, image["file_name"]),
+        names,
+        key,
+        size=(int(image["width"]), int(image["height"])),
+        top_k=one.top_k,
+        names_per_prompt=one.names_per_prompt,
+    )
 
 
 def score(annotations: str, detections: str, name: str = "coco", rules: Rules | None = None) -> EvaluateOutcome:

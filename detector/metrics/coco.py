@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.metrics.detections import Detections
 from llmdet.errors import ExtraError, FormatError
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -59,16 +60,35 @@ def _run(truth: Mapping[str, Any], detections: Sequence[Row]) -> Any:
 
 
 def _check(truth: Mapping[str, Any], detections: Sequence[Row]) -> None:
-    missing = [name for name in ("images", "annotations", "categories") if not isinstance(truth.get(name), list)]
-    if missing:
-        raise FormatError(f"a COCO instances file needs the lists images, annotations, categories; missing: {missing}")
+    check_truth(truth)
+    Detections.of(detections)
     known = {image["id"] for image in truth["images"]}
     for number, row in enumerate(detections):
-        lacking = [name for name in ("image_id", "category_id", "bbox", "score") if name not in row]
-        if lacking:
-            raise FormatError(f"detection {number} lacks {lacking}; rows need image_id, category_id, bbox, score")
         if row["image_id"] not in known:
             raise FormatError(f"detection {number} is on image {row['image_id']}, which the ground truth does not have")
+
+
+# What the official tool reads of each row, and what it must be.
+_NEEDED = {
+    "images": {"id": int, "width": (int, float), "height": (int, float)},
+    "annotations": {"image_id": int, "category_id": int, "bbox": list},
+    "categories": {"id": int, "name": str},
+}
+
+
+def check_truth(truth: Mapping[str, Any]) -> None:
+    """Raises FormatError with the first row of ground truth that cannot be scored."""
+    missing = [name for name in _NEEDED if not isinstance(truth.get(name), list)]
+    if missing:
+        raise FormatError(f"a COCO instances file needs the lists {', '.join(_NEEDED)}; missing: {missing}")
+    for part, needed in _NEEDED.items():
+        for number, row in enumerate(truth[part]):
+            for key, kind in needed.items():
+                if not isinstance(row, Mapping) or not isinstance(row.get(key), kind):
+                    raise FormatError(f"ground truth: {part}[{number}] has no usable {key}: {str(row)[:120]}")
+    for number, row in enumerate(truth["annotations"]):
+        if len(row["bbox"]) != 4 or not all(isinstance(v, int | float) for v in row["bbox"]):
+            raise FormatError(f"ground truth: annotations[{number}] needs four numbers as bbox, got {row['bbox']}")
 
 
 def _numbered(truth: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,8 +102,8 @@ def _numbered(truth: Mapping[str, Any]) -> dict[str, Any]:
                 "image_id": row["image_id"],
                 "category_id": row["category_id"],
                 "bbox": [float(x), float(y), float(width), float(height)],
-                "area": float(row.get("area", width * height)),
-                "iscrowd": int(row.get("iscrowd", 0)),
+                "area": float(width * height if row.get("area") is None else row["area"]),
+                "iscrowd": int(row.get("iscrowd") or 0),
             }
         )
     return {**_nothing(truth), "annotations": annotations}

@@ -93,6 +93,42 @@ def test_detections_on_unknown_images_and_cut_rows_are_refused() -> None:
         coco.evaluate({"images": [], "annotations": []}, [])
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotations": [{"image_id": 1, "category_id": 1}]}, r"annotations\[0\] has no usable bbox"),
+        ({"annotations": [{"image_id": 1, "category_id": 1, "bbox": None}]}, "no usable bbox"),
+        ({"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3]}]}, "needs four numbers as bbox"),
+        ({"annotations": [7]}, r"annotations\[0\] has no usable image_id"),
+        ({"images": [{"id": "a", "width": 8, "height": 8}]}, r"images\[0\] has no usable id"),
+        ({"images": [{"id": 1}]}, r"images\[0\] has no usable width"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\] has no usable name"),
+    ],
+)
+def test_ground_truth_that_cannot_be_scored_is_refused_with_its_row(change: dict[str, Any], said: str) -> None:
+    truth = {
+        "images": [{"id": 1, "width": 8, "height": 8}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}],
+        "categories": [{"id": 1, "name": "dog"}],
+    }
+    with pytest.raises(FormatError, match=said):
+        coco.evaluate({**truth, **change}, [])
+
+
+@pytest.mark.parametrize("row", [7, {"bbox": [1, 2]}, {"bbox": None}, {"score": "high"}, {"image_id": "a"}])
+def test_rows_that_are_no_detections_are_refused(row: Any) -> None:
+    truth, rows = invented(7)
+    with pytest.raises(FormatError, match="detection 0"):
+        coco.evaluate(truth, [{**rows[0], **row} if isinstance(row, dict) else row])
+
+
+def test_truth_without_area_and_crowd_flag_takes_the_area_of_the_box() -> None:
+    truth, rows = invented(7)
+    plain = [{**row, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0} for row in truth["annotations"]]
+    bare = [{**row, "area": None, "iscrowd": None} for row in plain]
+    assert coco.evaluate({**truth, "annotations": bare}, rows) == coco.evaluate({**truth, "annotations": plain}, rows)
+
+
 def test_published_figures_of_the_80_photos(samples: Path) -> None:
     expected = json.loads((samples / "eval/coco/coco_tiny_val_expected.json").read_text())
     truth = json.loads((samples / expected["ground_truth"]).read_text())
