@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from llmdet.errors import FormatError
@@ -89,7 +89,7 @@ class _Machine:
             _expect(stack[-1], list).append(value)
         elif name == "SETITEM":
             value, key = self._pop(), self._pop()
-            _expect(stack[-1], dict)[key] = value
+            _expect(stack[-1], dict)[_key(key)] = value
         elif name in _TUPLES:
             stack.append(tuple([self._pop() for _ in range(_TUPLES[name])][::-1]))
         elif name == "POP":
@@ -104,12 +104,12 @@ class _Machine:
         if name == "APPENDS":
             _expect(self.stack[-1], list).extend(values)
         elif name == "SETITEMS":
-            _expect(self.stack[-1], dict).update(zip(values[::2], values[1::2], strict=True))
+            _expect(self.stack[-1], dict).update(_pairs(values))
         else:
             build: dict[str, Callable[[], Any]] = {
                 "LIST": lambda: values,
                 "TUPLE": lambda: tuple(values),
-                "DICT": lambda: dict(zip(values[::2], values[1::2], strict=True)),
+                "DICT": lambda: dict(_pairs(values)),
             }
             self.stack.append(build[name]())
 
@@ -138,6 +138,18 @@ class _Machine:
 def _expect(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"expected a {kind.__name__} on the stack, found {type(value).__name__}")
+    return value
+
+
+def _pairs(values: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Keys and values that follow each other."""
+    return zip(map(_key, values[::2]), values[1::2], strict=True)
+
+
+def _key(value: Any) -> Any:
+    """A key that is a text or a number: a tuple of tuples, nested by reference, would be hashed for ever."""
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"a key must be a text or a number, found a {type(value).__name__}")
     return value
 
 

@@ -42,6 +42,12 @@ def test_values_that_stand_twice_are_shared_as_in_the_file() -> None:
     assert found[0] is found[1]
 
 
+def test_keys_that_are_tuples_are_refused_before_anybody_hashes_them() -> None:
+    twice = b"q\x00h\x00\x86"  # the tuple on top, paired with itself: 60 of these take 2 ** 60 steps to hash
+    with pytest.raises(FormatError, match="a key must be a text or a number, found a tuple"):
+        parse(b"\x80\x02})" + twice * 60 + b"K\x01s.")
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [

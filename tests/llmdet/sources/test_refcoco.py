@@ -44,6 +44,11 @@ for _ in range(400):  # deeper than json can be written
     DEEP = [DEEP]
 
 
+NESTED: list[Any] = ["x"]  # short in a pickle, which names the inner list again; 10 ** 28 words in print
+for _ in range(28):
+    NESTED = [NESTED] * 10
+
+
 def put(folder: Path, refs: Any, images: Any = IMAGES, annotations: Any = ANNOTATIONS, protocol: int = 2) -> Path:
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol))
     (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations}))
@@ -112,6 +117,10 @@ def test_only_the_number_of_the_object_is_cut_from_a_name(name: str, photo: str)
         (REF | {"ann_id": 5}, "annotation_unknown"),
         (REF | {"sentences": [None]}, "row_malformed"),
         (REF | {"sentences": [{"sent_id": "1", "sent": "x"}]}, "row_malformed"),
+        (REF | {"sentences": [{"sent_id": 10**5000, "sent": "x"}]}, "row_malformed"),  # longer than str() takes
+        (REF | {"sentences": [{"sent_id": -1, "sent": "x"}]}, "row_malformed"),
+        (REF | {"sentences": [NESTED]}, "row_malformed"),
+        (REF | {"sentences": [{"sent_id": 1, "sent": NESTED}]}, "row_malformed"),
         (REF | {"sentences": [{"sent_id": 1, "sent": " "}]}, "text_empty"),
         (REF | {"sentences": [{"sent_id": 20, "sent": "again"}]}, "id_repeated"),
     ],
