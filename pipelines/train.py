@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +14,8 @@ from typing import Any
 import orjson
 
 from llmdet import files
-from llmdet.errors import LlmdetError, MissingError
-from llmdet.workspace import Workspace
+from llmdet.errors import LlmdetError, MissingError, SettingError
+from llmdet.workspace import Manifest, Workspace
 from pipelines.cluster import cluster
 from pipelines.export import info_of
 from pipelines.parts import Progress, failure, raise_failure
@@ -23,6 +24,7 @@ from pipelines.settings import build
 
 UNTRAINED = "untrained"  # the model before its first step, for comparison
 LOG = "train.jsonl"
+INPUTS = "inputs.json"  # what the run of a folder began with
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,15 @@ def train(
 ) -> TrainOutcome:
     """Train to the section's steps, going on from the newest checkpoint in `out` (default `detector/<name>/`).
 
-    Raises MissingError when there is nothing merged, SettingError for settings that do not fit, TrainingError when a
-    loss is not a number.
+    Raises MissingError when there is nothing merged, SettingError for settings that do not fit and where `out` holds a
+    run on other records, TrainingError when a loss is not a number.
     """
     from detector.config import TrainSettings
 
     folder = files.absolute(out or workspace.path("detector", section.name))
     if "://" in folder:
         raise MissingError(f"checkpoints are written to a folder of this machine; {folder} is none: give --out")
-    workspace.groundingcap().require("run: llmdet-data merge")
+    merged = workspace.groundingcap().require("run: llmdet-data merge")
     settings = build(TrainSettings, section.settings, "train.settings")
     config = {
         "settings": orjson.dumps(section.settings).decode(),
@@ -60,10 +62,34 @@ def train(
         "out": folder,
     }
     os.makedirs(folder, exist_ok=True)
+    _require_same(folder, {"records": _content(merged), "model": config["model"], "seed": settings.seed})
     with cluster(), _watch(folder, settings.steps, progress):
         result = _launch(config, section)
     raise_failure(result)
     return TrainOutcome(folder, files.join(folder, UNTRAINED), **result)
+
+
+def _content(table: Manifest) -> str:
+    """What the rows are, whatever the table is called and wherever it lies."""
+    return files.sha256(orjson.dumps([[part.rows, part.sha256] for part in table.parts]))[:16]
+
+
+def _require_same(folder: str, inputs: dict[str, Any]) -> None:
+    """Note what a run begins with. Raises SettingError where it would go on from a run that began with other things.
+
+    A finished run of other records would pass for one of these.
+    """
+    note = os.path.join(folder, INPUTS)
+    before = files.read_json(note) if os.path.exists(note) else inputs
+    other = [name for name, value in inputs.items() if before.get(name) != value]
+    if other and any(name.startswith("step-") for name in os.listdir(folder)):
+        raise SettingError(
+            f"{folder} holds a detector that was trained with other {' and '.join(other)}; "
+            "choose another --out (in a recipe train.name), or remove the folder to start anew"
+        )
+    if other:
+        shutil.rmtree(os.path.join(folder, UNTRAINED), ignore_errors=True)  # of a run that never got to a checkpoint
+    files.write_json(note, inputs)
 
 
 def _launch(config: dict[str, Any], section: TrainSection) -> dict[str, Any]:

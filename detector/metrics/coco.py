@@ -69,7 +69,7 @@ def _check(truth: Mapping[str, Any], detections: Sequence[Row]) -> None:
 
 
 # What the official tool reads of each row, and what it must be.
-_NEEDED = {
+_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "images": {"id": int, "width": (int, float), "height": (int, float)},
     "annotations": {"image_id": int, "category_id": int, "bbox": list},
     "categories": {"id": int, "name": str},

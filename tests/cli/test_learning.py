@@ -125,3 +125,26 @@ def test_train_evaluate_and_predict(typed_with_ray: Typed, made: Made, here: Pat
     assert set(first["phrases"]) <= {"red square", "blue disc"}
     assert first["drawn"] == str(here / "predictions" / "a.jpg")
     assert Path(first["drawn"]).is_file()
+
+
+def test_a_detector_of_other_records_is_not_taken_for_one_of_these(
+    typed_with_ray: Typed, made: Made, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps are done, so going on with it would show the figures of records that are no longer there."""
+
+    def launch(config: dict[str, Any], section: object) -> dict[str, Any]:
+        (Path(config["out"]) / "step-000001").mkdir(exist_ok=True)
+        return {"steps": 1, "first_step": 0, "losses": [], "seconds": 0.0}
+
+    monkeypatch.setattr("pipelines.train._launch", launch)
+    few = ("--annotations", made.annotations, "--images", made.images, "--limit", "2")
+    train = ("train", "--cpu", "--out", "out")
+    for words in (("ingest", "--source", "coco", *few), ("merge",), train, train):
+        done = typed_with_ray(*words, "--workspace", "few")
+        assert done.code == 0, done.err
+    error = typed_with_ray(*train, "--workspace", made.workspace).error
+    assert error.startswith(
+        f"{here / 'out'} holds a detector that was trained with other records; choose another --out"
+    )
+    error = typed_with_ray(*train, "--set", "short_side=96", "--workspace", "few").error
+    assert error.startswith(f"{here / 'out'} holds a detector that was trained with other model; ")
