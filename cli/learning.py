@@ -176,6 +176,8 @@ def predict(
             for box, score, phrase in zip(picture.boxes, picture.scores, picture.phrases, strict=True):
                 numbers = (f"{score:.3f}", *(f"{value:.1f}" for value in box))
                 table.add_row(Text(picture.image.rsplit("/", 1)[-1]), Text(phrase), *numbers)
+        if all(picture.error for picture in outcome.images):
+            out.too_many_faults.append(f"none of the {len(outcome.images)} pictures could be used")
         found = sum(len(picture.boxes) for picture in outcome.images)
         out.shown += [table] if found else []
         out.shown.append(f"{found} boxes of at least {threshold:g} in {len(outcome.images)} pictures")

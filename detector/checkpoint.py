@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -78,22 +79,31 @@ def find(folder: str | Path) -> Path:
 
 
 def checkpoints(out: str | Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    return sorted(path for path in Path(out).glob("step-*") if path.is_dir())
+    """Whole checkpoints of a run, oldest first; by number, because step 1,000,000 sorts before 999,999 as text."""
+    found = {int(path.name[5:]): path for path in Path(out).glob("step-*") if path.name[5:].isdecimal()}
+    return [path for _, path in sorted(found.items()) if path.is_dir()]
 
 
 def read(name: str | Path) -> Parts:
-    """Model, tokenizer and image settings of a folder or hub id of the MM-Grounding-DINO kind."""
+    """Model, tokenizer and image settings of a folder or hub id of the MM-Grounding-DINO kind.
+
+    Raises MissingError where there is none, FormatError for a model of another kind or a damaged one.
+    """
     place = str(find(name)) if Path(name).exists() else str(name)
     try:
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
-        raise MissingError(f"no model can be read from {name}: {str(error).splitlines()[0]}") from error
+        there = "" if Path(name).exists() else "no such folder is there, and as an id of the hub: "
+        raise MissingError(f"no model can be read from {name}: {there}{str(error).splitlines()[0]}") from error
     if not isinstance(config, MMGroundingDinoConfig):
         raise FormatError(f"{name} holds a model of type {config.model_type}; mm-grounding-dino is expected")
-    model = OpenDetector.from_pretrained(place, config=config)
-    processor = GroundingDinoImageProcessorPil.from_pretrained(place)
-    return Parts(model, AutoTokenizer.from_pretrained(place), Pixels.of(processor))
+    try:
+        model = OpenDetector.from_pretrained(place, config=config)
+        processor = GroundingDinoImageProcessorPil.from_pretrained(place)
+        return Parts(model, AutoTokenizer.from_pretrained(place), Pixels.of(processor))
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FormatError(f"{name} holds no whole model, tokenizer and image settings: {why}") from error
 
 
 def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> Path:
