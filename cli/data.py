@@ -165,6 +165,17 @@ def export(
     ] = None,
     source: options.Ingested = None,
     form: Annotated[str | None, typer.Option(help="Of odvg: vg, or od for detection lines with a label map.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only the records of this split.", show_default="all")] = None,
+    images: Annotated[
+        Literal["copy", "link", "none"] | None,
+        typer.Option(help="Photos beside what is written.", show_default="as the format has it"),
+    ] = None,
+    shard_records: Annotated[
+        int | None, typer.Option(min=1, help="At most so many records a file.", show_default="one file")
+    ] = None,
+    compression: Annotated[
+        Literal["gzip", "zstd"] | None, typer.Option(help="Of json lines.", show_default="none")
+    ] = None,
     set: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A field of the exporter; the value as YAML."),
@@ -182,7 +193,15 @@ def export(
         from pipelines.recipe import set_values
 
         place = _place(workspace)
-        exporter = exporter_of(format, set_values({"form": form} if form else {}, set or []))
+        given = {
+            "form": form,
+            "split": split,
+            "images": images,
+            "shard_records": shard_records,
+            "compression": compression,
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        exporter = exporter_of(format, set_values(chosen, set or []))
         with out.watch(f"export {format}"):
             outcome = write(place, exporter, absolute(to) if to else place.path("exports", format), source)
         out.result = asdict(outcome)
@@ -190,6 +209,8 @@ def export(
         out.shown += [f"  {name}" for name in outcome.files[:8]]
         if len(outcome.files) > 8:
             out.shown.append(f"  and {len(outcome.files) - 8} more files")
+        if split and not outcome.records:
+            out.note(f"note: no record has the split {split!r}")
         if outcome.lost:
             out.note(f"note: {outcome.cannot_hold.rstrip('.')}. Left out here: {counted(outcome.lost)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,24 @@ def test_export_says_once_what_the_format_cannot_hold(typed_with_ray: Typed, mad
     assert notes[0].startswith("note: ODVG holds no captions")
     assert "4 image captions" in notes[0]
     assert done.out.startswith(f"4 records with {BOXES} boxes in {here / 'o'}\n")
+
+
+def test_export_takes_photos_split_shards_and_compression(typed_with_ray: Typed, made: Made, here: Path) -> None:
+    words = ("export", "--format", "odvg", "--workspace", made.workspace, "--json")
+    done = typed_with_ray(*words, "--out", "o", "--images", "link", "--shard-records", "3", "--compression", "gzip")
+    assert done.code == 0, done.err
+    assert done.json["files"] == ["odvg-00000.jsonl.gz", "odvg-00001.jsonl.gz", "images/"]
+    packed = [(here / "o" / name).read_bytes() for name in done.json["files"][:2]]
+    lines = [json.loads(line) for data in packed for line in gzip.decompress(data).splitlines()]
+    assert len(lines) == 4
+    assert all((here / "o/images" / line["filename"]).is_symlink() for line in lines)
+    none = typed_with_ray(*words, "--out", "n", "--split", "trian")
+    assert (none.code, none.json["records"]) == (0, 0)
+    assert "note: no record has the split 'trian'" in none.err
+    assert typed_with_ray(*words, "--out", "x", "--images", "move").code == 2
+    coco = typed_with_ray("export", "--format", "coco", "--workspace", made.workspace, "--shard-records", "3")
+    assert coco.code == 1
+    assert "shard_records" in coco.error
 
 
 def test_report_says_where_the_page_is(typed_with_ray: Typed, made: Made) -> None:
