@@ -36,6 +36,7 @@ from detector.model import OpenDetector, scale_init
 from detector.pixels import Pixels
 from llmdet.errors import FormatError, MissingError, SettingError
 
+DOT = 1012  # of BERT, which transformers' model takes for the end of a phrase
 VOCABULARY = Path(__file__).parent / "assets" / "tiny" / "vocab.txt"
 
 
@@ -100,10 +101,13 @@ def read(name: str | Path) -> Parts:
     try:
         model = OpenDetector.from_pretrained(place, config=config)
         processor = GroundingDinoImageProcessorPil.from_pretrained(place)
-        return Parts(model, AutoTokenizer.from_pretrained(place), Pixels.of(processor))
+        tokenizer = AutoTokenizer.from_pretrained(place)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise FormatError(f"{name} holds no whole model, tokenizer and image settings: {why}") from error
+    if tokenizer.convert_tokens_to_ids(".") != DOT:  # transformers makes an empty tokenizer where the files are gone
+        raise FormatError(f"{name} holds no tokenizer that fits its model: a dot must be token {DOT}")
+    return Parts(model, tokenizer, Pixels.of(processor))
 
 
 def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> Path:

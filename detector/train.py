@@ -165,9 +165,10 @@ def _freeze_unused(
 ) -> None:
     """Freeze parameters that no loss reaches (final norms of some backbones): DDP would wait for their gradient.
 
-    One backward pass finds them, whatever the backbone; weights do not change.
+    One backward pass finds them, whatever the backbone; weights do not change. One image is enough, and more would not
+    fit where the batch is meant for several GPUs.
     """
-    sampler = StepSampler(len(dataset), settings)
+    sampler = StepSampler(len(dataset), settings, world=settings.batch_size)
     batch = next(iter(loader(dataset, sampler, model.config.num_queries, 0)))
     compute_loss(model, batch.to(place), settings).total.backward()
     unused = set(parameters_without_gradient(model))

@@ -148,3 +148,13 @@ def test_a_detector_of_other_records_is_not_taken_for_one_of_these(
     )
     error = typed_with_ray(*train, "--set", "short_side=96", "--workspace", "few").error
     assert error.startswith(f"{here / 'out'} holds a detector that was trained with other model; ")
+
+
+def test_predict_of_pictures_that_cannot_be_used_says_so_and_exits_3(
+    typed: Typed, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    monkeypatch.setattr("detector.predict.Detector.load", lambda folder: None)
+    done = typed("predict", "gone.jpg", "--text", "dog", "--checkpoint", ".", "--json")
+    assert (done.code, done.error) == (3, "none of the 1 pictures could be used")
+    assert done.json["images"][0]["error"].startswith("image_missing: ")

@@ -1,6 +1,7 @@
 """Checkpoints: plain transformers opens them, and nothing in them is a pickle."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,30 @@ def test_folders_without_a_model_or_with_another_one_are_named(tmp_path: Path) -
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(FormatError, match="model of type bert"):
         checkpoint.read(tmp_path)
+
+
+def copy(folder: Path, place: Path) -> Path:
+    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("again"))
+    return place
+
+
+def test_a_cut_file_of_weights_is_an_error_of_one_line(folder: Path, tmp_path: Path) -> None:
+    broken = copy(folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(FormatError, match="holds no whole model"):
+        checkpoint.read(broken)
+
+
+@pytest.mark.parametrize("pattern", ["model.safetensors", "preprocessor_config.json", "tokenizer*"])
+def test_a_model_folder_that_lacks_a_file_is_refused(folder: Path, tmp_path: Path, pattern: str) -> None:
+    broken = copy(folder, tmp_path / "broken")
+    for path in (*broken.glob(pattern), *(broken.glob("processor_config.json") if "pre" in pattern else ())):
+        path.unlink()
+    with pytest.raises(FormatError, match="broken holds no"):
+        checkpoint.read(broken)
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for name in ("step-1000000", "step-999999", "step-000005", "step-copy"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-000005", "step-999999", "step-1000000"]

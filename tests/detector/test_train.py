@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from detector import checkpoint
+from detector import train as module
 from detector.config import CriterionSettings
-from detector.data import TrainData
+from detector.criterion import Loss
+from detector.data import Batch, TrainData
+from detector.model import OpenDetector
 from detector.train import StepReport, TrainingError, learning_rate, train
 from llmdet.errors import SettingError
 from tests.detector import example_run
@@ -74,6 +78,22 @@ def test_a_finished_run_is_not_run_again(data: TrainData, tmp_path: Path) -> Non
     again = train(settings(1), MODEL, data, tmp_path)
     assert again.losses == ()
     assert again.first_step == 1
+
+
+def test_the_search_for_idle_weights_takes_one_image(
+    data: TrainData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch for eight GPUs would not fit into each of them."""
+    seen: list[int] = []
+    inner = module.compute_loss
+
+    def counted(model: OpenDetector, batch: Batch, *rest: Any) -> Loss:
+        seen.append(len(batch.names))
+        return inner(model, batch, *rest)
+
+    monkeypatch.setattr(module, "compute_loss", counted)
+    train(settings(1, batch_size=4), MODEL, data, tmp_path)
+    assert seen == [1, 4]
 
 
 def test_other_settings_do_not_continue_a_run(data: TrainData, tmp_path: Path) -> None:
