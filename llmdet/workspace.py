@@ -230,7 +230,7 @@ def to_parquet(data: pa.RecordBatch | pa.Table) -> bytes:
     """A batch or table as the bytes of one parquet file; the same data gives the same bytes."""
     table = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=_repeated(table.schema))
+    pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=repeated(table.schema))
     return sink.getvalue()
 
 
@@ -240,8 +240,8 @@ def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 
 @lru_cache(maxsize=16)
-def _repeated(schema: pa.Schema) -> list[str]:
-    """Paths of the columns that deserve a dictionary, nested ones too, as parquet spells them."""
+def repeated(schema: pa.Schema) -> list[str]:
+    """Paths of the columns that deserve a dictionary in parquet, nested ones too, as parquet spells them."""
     leaves = pq.ParquetFile(io.BytesIO(_empty(schema))).schema
     paths = [leaves.column(i).path for i in range(len(leaves))]
     return [path for path in paths if any(step in _REPEATED for step in path.split("."))]

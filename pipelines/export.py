@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from llmdet.errors import MissingError, SettingError
 from llmdet.exports import EXPORTERS, Exporter
+from llmdet.exports.exporter import ahead
 from llmdet.sources.source import SourceInfo
 from llmdet.workspace import Table, Workspace
 from pipelines.merge import best_table
@@ -70,6 +71,7 @@ def best_tables(workspace: Workspace, source: str | None = None) -> list[Table]:
 
 
 def _batches(tables: list[Table]) -> Iterator[pa.RecordBatch]:
-    for table in tables:
-        for part in table.batches():
-            yield from part.to_batches()
+    """All batches in order; the next parts are read while the exporter works on this one."""
+    parts = [(table, part.name) for table in tables for part in table.require("run the stage before this one").parts]
+    for part in ahead(lambda where: where[0].read(where[1]), parts):
+        yield from part.to_batches()

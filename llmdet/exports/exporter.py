@@ -28,6 +28,7 @@ SUFFIXES: dict[files.Compression | None, str] = {None: "", "gzip": ".gz", "zstd"
 THREADS = 2
 ROWS_AT_ONCE = 8192  # of a batch: bounds the memory of an export, whatever the row groups of its tables
 
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
@@ -131,12 +132,12 @@ class JsonLines:
         return pc.binary_join_element_wise(batch.column("root"), batch.column("image"), "/")
 
 
-def ahead(work: Callable[[pa.RecordBatch], _Result], batches: Iterable[pa.RecordBatch]) -> Iterator[_Result]:
-    """Results in the order of the batches, `THREADS` of them in the making: Arrow works without the interpreter."""
+def ahead(work: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Results in the order of the items, `THREADS` of them in the making: Arrow works without the interpreter."""
     waiting: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
-        for batch in batches:
-            waiting.append(pool.submit(work, batch))
+        for item in items:
+            waiting.append(pool.submit(work, item))
             if len(waiting) > THREADS:
                 yield waiting.popleft().result()
         while waiting:

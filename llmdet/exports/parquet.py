@@ -17,6 +17,7 @@ from llmdet.exports.exporter import Exported, Images, Sources, remove_old, selec
 from llmdet.exports.pictures import Pictures
 from llmdet.flat import Flat
 from llmdet.record import SCHEMA
+from llmdet.workspace import repeated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Parquet:
             name = f"records-{number:05d}.parquet"
             with (
                 files.open_atomic(files.join(out, name)) as file,
-                pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer,
+                pq.ParquetWriter(file, SCHEMA, compression="zstd", use_dictionary=repeated(SCHEMA)) as writer,
             ):
                 for batch in shard:
                     writer.write_batch(pictures.place(batch))
