@@ -43,8 +43,9 @@ def predict(
 ) -> PredictOutcome:
     """Find what `text` names ("dog . red cup .") in pictures or folders of pictures.
 
-    Writes `<out>/<picture>.jpg` with the boxes drawn, and `<out>/predictions.json`. Runs in this process: a few
-    pictures do not need a cluster. Raises SettingError for an empty text, MissingError when there is no picture.
+    Writes `<out>/<picture>.jpg` with the boxes drawn (under another name where that would replace a picture), and
+    `<out>/predictions.json`. Runs in this process: a few pictures do not need a cluster. Raises SettingError for an
+    empty text, MissingError when there is no picture.
     """
     from detector.predict import Detector
     from detector.text import split_names
@@ -57,7 +58,8 @@ def predict(
     if not pictures:
         raise MissingError(f"no pictures in {', '.join(images)}")
     model = Detector.load(checkpoint)
-    drawn_names: set[str] = set()
+    # Never over the pictures themselves, where `out` is their folder.
+    drawn_names = {posixpath.basename(url) for url in pictures if posixpath.dirname(files.absolute(url)) == _bare(out)}
     found = []
     for url in pictures:
         try:
@@ -90,8 +92,12 @@ def _pictures(images: Sequence[str]) -> Iterator[str]:
                 yield fs.unstrip_protocol(entry) if "://" in url else entry
 
 
+def _bare(folder: str) -> str:
+    return files.absolute(folder).rstrip("/")
+
+
 def _free_name(url: str, taken: set[str]) -> str:
-    """`<stem>.jpg`, numbered where two folders hold the same name."""
+    """`<stem>.jpg`, numbered where the name is taken: two folders may hold the same one."""
     stem = posixpath.splitext(posixpath.basename(url))[0]
     name, number = f"{stem}.jpg", 2
     while name in taken:
