@@ -112,7 +112,9 @@ class Odvg:
         present = {span for region in regions for span in region.spans}
         names = listed_names(caption, present)
         detection = self.kind == "detection" or (self.kind == "auto" and names is not None)
-        negatives = tuple(span for span in names or () if span not in present) if detection else ()
+        said = _phrases(grounding["regions"])  # a name whose boxes were all left out is there all the same
+        absent = (one for one in names or () if one not in present and caption[slice(*one)].casefold() not in said)
+        negatives = tuple(absent) if detection else ()
         for where, fault in faults:
             yield self._reject(f"{identity}#{where}", "annotation", fault)
         kind: Literal["detection", "grounding"] = "detection" if detection else "grounding"
@@ -136,7 +138,8 @@ class Odvg:
         regions = [
             Region((name,), (spans[name],), tuple(boxes), label) for (label, name), boxes in kept.items() if boxes
         ]
-        negatives = tuple(span for name, span in spans.items() if name not in set(names))
+        there = {name for _, name in kept}  # also those whose boxes were all left out
+        negatives = tuple(span for name, span in spans.items() if name not in there)
         regions.sort(key=lambda region: region.spans)
         yield from self._record(line, identity, text_id, "detection", sentence, regions, negatives)
 
@@ -195,6 +198,13 @@ class Odvg:
     def _reject(self, identity: str, level: Level, error: FieldError) -> Reject:
         kind: Kind = "policy" if level == "annotation" and error.reason in _POLICIES else "fault"
         return Reject(identity, level, kind, "ingest", error.reason, error.detail)
+
+
+def _phrases(regions: list[Any]) -> set[str]:
+    """What the regions of a line name, in lower case, whether or not they can be used."""
+    given = [region.get("phrase") for region in regions if isinstance(region, dict)]
+    phrases = [one for phrase in given for one in (phrase if isinstance(phrase, list) else [phrase])]
+    return {one.casefold() for one in phrases if isinstance(one, str)}
 
 
 def _drawn_by_detector(region: Region) -> Region:

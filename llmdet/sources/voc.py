@@ -126,12 +126,14 @@ class Voc:
         width, height = _size(root) or picture_size(self.images, image)
         kept: dict[str, list[Box]] = defaultdict(list)
         marks: dict[str, dict[str, str]] = {}
+        whole_file = True
         for order, thing in enumerate(root.iterfind("object")):
             try:
                 name = self._name(thing)
                 kept[name].append(Box(usable(self._xyxy(thing), width, height), order))
                 marks[str(order)] = {mark: said for mark in _MARKS if (said := _said(thing, mark))}
             except FieldError as fault:
+                whole_file = False
                 yield self._reject(f"{key}#{order}", "annotation", fault)
         present = [name for name, boxes in kept.items() if boxes]
         sentence, spans = detection_text(present, list(self._ids), self.negatives, f"{self.seed}|{key}")
@@ -148,8 +150,9 @@ class Voc:
             height=height,
             text=sentence,
             regions=tuple(sorted(regions, key=lambda region: region.spans)),
-            negatives=tuple(span for name, span in spans.items() if name not in set(present)),
-            exhaustive=self.exhaustive,
+            # A name whose boxes were all left out is in `kept`, and in the picture.
+            negatives=tuple(span for name, span in spans.items() if name not in kept),
+            exhaustive=self.exhaustive and whole_file,
             split=self._splits.get(posixpath.basename(stem), ""),
             licence=self.licence,
             origin=self.address,

@@ -123,20 +123,20 @@ class Yolo:
         key = record_id(self.name, name, "0")
         width, height = picture_size(self.images, name, "applied")
         lines = files.read_bytes(label).decode(errors="replace").splitlines() if label else []
-        kept: dict[int, list[Box]] = defaultdict(list)
+        kept: dict[int, list[Box]] = defaultdict(list)  # empty where all of a class was left out: it is there
+        whole_file = True
         for order, line in enumerate(line for line in lines if line.strip()):
             try:
-                category, box = self._line(line, order, width, height)
-                kept[category].append(box)
+                category, values = self._class(line)
+                kept[category].append(_box(values, order, width, height))
             except FieldError as fault:
+                whole_file = False
                 yield self._reject(f"{key}#{order}", "annotation", fault)
         names = [category.name for category in self._categories.values()]
-        present = [self._categories[category].name for category in kept]
-        sentence, spans = detection_text(present, names, self.negatives, f"{self.seed}|{key}")
-        regions = [
-            Region((one,), (spans[one],), tuple(kept[category]), category)
-            for category, one in zip(kept, present, strict=True)
-        ]
+        there = {self._categories[category].name for category in kept}
+        present = {category: self._categories[category].name for category, boxes in kept.items() if boxes}
+        sentence, spans = detection_text(present.values(), names, self.negatives, f"{self.seed}|{key}")
+        regions = [Region((one,), (spans[one],), tuple(kept[category]), category) for category, one in present.items()]
         yield Record(
             id=key,
             source=self.name,
@@ -149,32 +149,21 @@ class Yolo:
             height=height,
             text=sentence,
             regions=tuple(sorted(regions, key=lambda region: region.spans)),
-            negatives=tuple(span for one, span in spans.items() if one not in set(present)),
-            exhaustive=self.exhaustive,
+            negatives=tuple(span for one, span in spans.items() if one not in there),
+            exhaustive=self.exhaustive and whole_file,
             orientation="applied",
             split=self._split(name),
             licence=self.licence,
             origin=self.address,
         )
 
-    def _line(self, line: str, order: int, width: int, height: int) -> tuple[int, Box]:
-        """Class and box of a line."""
+    def _class(self, line: str) -> tuple[int, list[float]]:
+        """Class of a line, and the numbers behind it."""
         values = _numbers(line)
         category = whole(values[0], "class")
         if category not in self._categories:
             raise FieldError("category_unknown", f"class {category} is not in {self._name_file}")
-        rest = values[1:]
-        if len(rest) in {4, 5}:
-            x, y, w, h = (v * side for v, side in zip(rest[:4], (width, height, width, height), strict=True))
-            box = usable((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
-            scored = len(rest) == 5
-            return category, Box(box, order, "pseudo" if scored else "human", rest[4] if scored else None)
-        if len(rest) < 6 or len(rest) % 2:
-            raise FieldError("row_malformed", f"expected a class with 4, 5 or an even number of values: {shown(line)}")
-        polygon = [v * (height if index % 2 else width) for index, v in enumerate(rest)]
-        xs, ys = polygon[::2], polygon[1::2]
-        outline: XYXY = (min(xs), min(ys), max(xs), max(ys))
-        return category, Box(usable(outline, width, height), order, mask=orjson.dumps([polygon]).decode())
+        return category, values[1:]
 
     def _split(self, name: str) -> str:
         """train, val or test, where data.yaml says in which folder each lies."""
@@ -217,6 +206,21 @@ def _class_name(value: Any) -> str:
     if not name:
         raise FieldError("row_malformed", "a class has an empty name")
     return name
+
+
+def _box(values: list[float], order: int, width: int, height: int) -> Box:
+    """The box of a line: centre and size with or without a score, or an outline."""
+    if len(values) in {4, 5}:
+        x, y, w, h = (v * side for v, side in zip(values[:4], (width, height, width, height), strict=True))
+        box = usable((x - w / 2, y - h / 2, x + w / 2, y + h / 2), width, height)
+        scored = len(values) == 5
+        return Box(box, order, "pseudo" if scored else "human", values[4] if scored else None)
+    if len(values) < 6 or len(values) % 2:
+        raise FieldError("row_malformed", f"expected a class with 4, 5 or an even number of values: {shown(values)}")
+    polygon = [v * (height if index % 2 else width) for index, v in enumerate(values)]
+    xs, ys = polygon[::2], polygon[1::2]
+    outline: XYXY = (min(xs), min(ys), max(xs), max(ys))
+    return Box(usable(outline, width, height), order, mask=orjson.dumps([polygon]).decode())
 
 
 def _numbers(line: str) -> list[float]:

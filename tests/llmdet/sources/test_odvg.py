@@ -148,6 +148,27 @@ def test_detection_lines_take_names_and_negatives_from_the_label_map(tmp_path: P
     ]
 
 
+def test_a_name_whose_boxes_were_all_left_out_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    (tmp_path / "map.json").write_text('{"0": "pallet", "1": "forklift", "2": "crate"}')
+    instances = [{"bbox": [0, 0, 9, 9], "label": 0}, {"bbox": [9, 9, 9, 9], "label": 1}]
+    line = {
+        "filename": "a.jpg",
+        "height": 50,
+        "width": 50,
+        "detection": {"instances": instances},
+        "grounding": {
+            "caption": "dog. cat. cow. ",
+            "regions": [
+                {"bbox": [0, 0, 9, 9], "phrase": "dog", "tokens_positive": [[0, 3]]},
+                {"bbox": [90, 90, 99, 99], "phrase": "Cat", "tokens_positive": [[5, 8]]},
+            ],
+        },
+    }
+    records, left_out = split(source(tmp_path, line, label_map=str(tmp_path / "map.json")).read())
+    assert [[record.text[slice(*span)] for span in record.negatives] for record in records] == [["cow"], ["crate"]]
+    assert len(left_out) == 2
+
+
 def test_detection_lines_without_a_label_map_keep_their_own_names(tmp_path: Path) -> None:
     (record,), _ = split(source(tmp_path, FORKLIFT).read())
     assert sorted(record.text[:-2].split(". ")) == ["forklift", "pallet"]

@@ -110,6 +110,15 @@ def test_a_bad_object_costs_itself_only(tmp_path: Path, body: str, reason: str) 
     assert (reject.id, reject.level, reject.reason) == ("voc/a/0#0", "annotation", reason)
 
 
+def test_a_name_whose_boxes_were_all_left_out_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    write(tmp_path, "a", SIZE + thing("cat", 300, 2, 400, 40) + HORSE)
+    write(tmp_path, "b", SIZE + HORSE + thing("dog", 1, 2, 30, 40))
+    (bad, good), _ = read(tmp_path)
+    assert [bad.text[slice(*span)] for span in bad.negatives] == ["dog"]
+    assert [good.text[slice(*span)] for span in good.negatives] == ["cat"]
+    assert (bad.exhaustive, good.exhaustive) == (False, True)
+
+
 BOMB = "<!DOCTYPE lolz [<!ENTITY a 'ha'>" + "".join(f"<!ENTITY a{i} '{'&a;' * 10}'>" for i in range(3)) + "]>"
 
 

@@ -99,6 +99,14 @@ def test_a_bad_line_costs_itself_only(tmp_path: Path, line: str, reason: str) ->
     )
 
 
+def test_a_class_whose_boxes_were_all_left_out_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    lines = {"train/a": "0 100 60 50 40\n1 0.5 0.5 0.5 0.5\n", "train/b": "1 0.5 0.5 0.5 0.5\n"}
+    (bad, good), _ = read(folder(tmp_path, lines))
+    assert [bad.text[slice(*span)] for span in bad.negatives] == ["branch"]
+    assert sorted(good.text[slice(*span)] for span in good.negatives) == ["branch", "pear"]
+    assert (bad.exhaustive, good.exhaustive) == (False, True)
+
+
 def test_pictures_that_cannot_be_opened_and_labels_without_picture_are_rejects(tmp_path: Path) -> None:
     root = folder(tmp_path, {"train/b": "0 0.5 0.5 0.25 0.5"})
     (root / "images" / "train" / "b.jpg").write_bytes(b"no picture")
