@@ -12,10 +12,8 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -32,6 +30,7 @@ from llmdet.errors import ImageError, MissingError
 from llmdet.files import safe_join
 from llmdet.images import open_image
 from llmdet.record import Record, from_batch
+from llmdet.workspace import Table
 
 log = logging.getLogger(__name__)
 
@@ -85,15 +84,17 @@ class Batch:
 
 
 class RecordTable:
-    """Records of a folder of parquet parts; those of a large folder stay in Arrow and are decoded one at a time.
+    """Records of a folder of parquet parts (those of its manifest, where it has one).
 
-    Raises MissingError where the folder holds none.
+    Those of a large folder stay in Arrow and are decoded one at a time. Raises MissingError where the folder holds none.
     """
 
     def __init__(self, folder: str) -> None:
-        files, path = fsspec.core.url_to_fs(folder)
-        parts = sorted(files.glob(f"{path.rstrip('/')}/part-*.parquet"))
-        tables = [pq.read_table(part, filesystem=files) for part in parts]
+        table = Table(folder.rstrip("/"))
+        manifest = table.manifest()
+        # A merge that was killed leaves parts beside those of the manifest.
+        names = [part.name for part in manifest.parts] if manifest else table.listing()
+        tables = [table.read(name) for name in names]
         self.batches: list[pa.RecordBatch] = [batch for table in tables for batch in table.to_batches() if len(batch)]
         self.ends = np.cumsum([len(batch) for batch in self.batches], dtype=np.int64)
         if not self.batches:

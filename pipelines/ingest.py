@@ -27,6 +27,7 @@ from pipelines.cluster import cluster
 from pipelines.leak_lists import leak_lists, state_of_lists
 from pipelines.lease import hold
 from pipelines.parts import Outcome, Packed, PartOutput, Progress, Row, StageTables, collect, failure, outcome_of
+from pipelines.settings import check_name
 
 # Fields of sources that name a file or folder which is read as a whole; photos are too many to look at each time.
 INPUTS = frozenset(
@@ -50,11 +51,12 @@ def ingest(
 ) -> Outcome:
     """Read a source into `records/<source.name>/`.
 
-    Raises FormatError for a file of another format, MissingError for a missing file or image folder. What is wrong
-    with single rows or photos becomes reject rows.
+    Raises FormatError for a file of another format, MissingError for a missing file or image folder, SettingError for a
+    name that cannot be that of a folder. What is wrong with single rows or photos becomes reject rows.
     """
     settings = settings or IngestSettings()
     started = time.monotonic()
+    check_name(source.name, "source")
     source = _rooted(source)
     _require(source, settings)
     tables = StageTables(
@@ -256,6 +258,7 @@ class _Check:
     def _checked(self, record: Record) -> Record | Reject:
         try:
             judged = self._judged(record, self.leaks.by_id(record, self.space))
+            files.safe_join(self.images, record.image)  # a name that leaves its folder is refused unopened, too
             if isinstance(judged, Record) and self.settings.images != "skip":
                 return self._with_photo(judged)
             return judged

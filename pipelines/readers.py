@@ -13,9 +13,10 @@ from llmdet.joining import SameImage
 from llmdet.sources import SOURCES
 from llmdet.sources.attached import Attached
 from llmdet.sources.joined import Joined
+from llmdet.sources.odvg import FINISHED
 from llmdet.sources.source import Source
 from pipelines.ingest import INPUTS
-from pipelines.settings import build
+from pipelines.settings import build, check_name
 
 Values = dict[str, Any]
 
@@ -29,6 +30,7 @@ def source_of(name: str, values: Values, data_root: str = "") -> Source:
     jsonl, whose boxes and texts are the records where none of them is there. Without `annotations` the reader's usual
     layout counts (llmdet.catalogue).
     """
+    check_name(name, "source")
     own = _placed(name, values, data_root)
     attach = _mapping(own.pop("attach", None), f"sources.{name}.attach")
     join, joining = own.pop("join", "none"), _mapping(own.pop("joining", None), f"sources.{name}.joining")
@@ -74,7 +76,12 @@ def _placed(name: str, values: Values, data_root: str) -> Values:
     finished = below_all(root, finished)
     if entry and isinstance(finished, str) and finished and not there and files.exists(finished):
         licence = f"{origin_of(format)[0]}; texts: Apache-2.0 where their sources allow (LLMDet)"
-        fields = {"licence": licence, "boxes": entry.finished_boxes, "images": own.get("images", "")}
+        fields = {
+            "licence": licence,
+            "address": FINISHED,
+            "boxes": entry.finished_boxes,
+            "images": own.get("images", ""),
+        }
         return {"format": "odvg", "annotations": finished, **fields}
     return {**own, "annotations": (there or choices or [""])[0]}
 

@@ -36,7 +36,7 @@ from pipelines.ingest import IngestSettings
 from pipelines.merge import MergeSettings
 from pipelines.readers import LEAK_PATHS, Values, below_all, source_of
 from pipelines.refine import RefineSettings
-from pipelines.settings import build, first_fault
+from pipelines.settings import build, check_name, first_fault
 
 
 class _Section(BaseModel):
@@ -170,10 +170,23 @@ class Recipe(_Section):
         self.exporters()
         if self.caption:
             self.caption.build_engine()
+        self._check_names()
         if self.train:
             from detector.config import TrainSettings
 
             build(TrainSettings, self.train.settings, "train.settings")
+
+    def _check_names(self) -> None:
+        """Names of folders and files: two of the same would write over each other."""
+        exports = [out for out, _ in self.exporters()]
+        sets = [one.name or one.task for one in self.evaluate]
+        for what, names, setting in (("export", exports, "out"), ("evaluate", sets, "name")):
+            for name in names:
+                check_name(name, f"{what}.{setting}")
+                if names.count(name) > 1:
+                    raise SettingError(f"{what} has two entries called {name!r}; tell them apart with {setting}")
+        if self.train:
+            check_name(self.train.name, "train.name")
 
 
 def engine_of(name: str, values: Values | None = None) -> Engine:

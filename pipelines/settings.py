@@ -33,6 +33,12 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
 
 
+def check_name(name: str, what: str) -> None:
+    """Raises SettingError for a name that cannot be that of a folder of the workspace, or would lead out of it."""
+    if not name.strip() or name.startswith(".") or any(char in "/\\" or not char.isprintable() for char in name):
+        raise SettingError(f"{what} must be a name without slashes that does not start with a dot; got {name!r}")
+
+
 def first_fault(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """The first thing that pydantic objects to, as one line; with the `model` it knows what was meant."""
     fault = error.errors(include_url=False, include_context=False)[0]

@@ -2,16 +2,19 @@
 
 import logging
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 
 from detector import checkpoint
-from detector.data import GroundingDataset, StepSampler, TrainData, epoch_order, loader, targets_of
+from detector.data import GroundingDataset, RecordTable, StepSampler, TrainData, epoch_order, loader, targets_of
 from detector.pixels import Pixels
 from llmdet.errors import MissingError
 from llmdet.record import Box, Record, Region
+from llmdet.workspace import Manifest, Part, Table
 from tests.detector import example_run
 
 
@@ -92,6 +95,25 @@ def test_a_large_table_reads_the_same_records_row_by_row(tmp_path: Path, monkeyp
     assert single.decoded is None
     assert whole.decoded is not None
     assert [single[row] for row in range(6)] == [whole[row] for row in range(6)] == example_run.records(6)
+
+
+def test_parts_that_the_manifest_does_not_name_are_not_trained_on(tmp_path: Path) -> None:
+    """They are those of a merge that was killed."""
+    folder = example_run.data(tmp_path).records
+    table = Table(folder)
+    first, stray = table.listing()
+    rows = table.read(first).num_rows
+    table_of_first = Manifest("merge", "f", (Part(first, rows, ""),))
+    (tmp_path / "records" / "manifest.json").write_bytes(orjson.dumps(asdict(table_of_first)))
+    assert len(RecordTable(folder)) == rows
+    assert (tmp_path / "records" / stray).is_file()
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """Brackets, stars and question marks are patterns to a file system that looks for files."""
+    place = tmp_path / "a [1] *?"
+    place.mkdir()
+    assert len(RecordTable(example_run.data(place).records + "/")) == 6
 
 
 def test_a_broken_and_a_missing_photo_are_named_once_and_training_goes_on(

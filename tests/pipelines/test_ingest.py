@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from llmdet import files
-from llmdet.errors import BusyError, FormatError, MissingError
+from llmdet.errors import BusyError, FormatError, MissingError, SettingError
 from llmdet.record import Box, Record, Region, from_batch
 from llmdet.rejects import Reject
 from llmdet.sources.coco import Coco
@@ -140,6 +140,23 @@ def test_bad_photos_are_faults_and_the_run_goes_on(
             "size_mismatch": 1,
         }
     )
+
+
+def test_names_that_leave_the_folder_are_refused_even_where_no_photo_is_opened(
+    local: None, workspace: Workspace, tmp_path: Path
+) -> None:
+    source = coco(tmp_path, [image(1, "any.jpg"), image(2, "../x.jpg"), image(3, "/etc/hostname")])
+    done = ingest(workspace, source, NO_PHOTOS)
+    assert [one.image for one in rows(workspace, "hand")] == ["any.jpg"]
+    assert done.faults == {"path_outside_root": 2}
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", " ", ".hidden", "a\nb", "a\\b"])
+def test_a_source_whose_name_is_no_folder_of_the_workspace_is_refused(
+    workspace: Workspace, source: Coco, name: str
+) -> None:
+    with pytest.raises(SettingError, match="source must be a name without slashes"):
+        ingest(workspace, replace(source, name=name))
 
 
 def test_rejects_of_annotations_are_no_faults_of_records(
