@@ -17,6 +17,7 @@ from llmdet import files
 from llmdet.leaks import Space
 from llmdet.sources import SOURCES
 from llmdet.sources.folder import is_picture
+from llmdet.sources.odvg import FINISHED
 from llmdet.sources.source import Source
 
 DATA_ROOT = "grounding_data"
@@ -37,6 +38,7 @@ class Entry:
     pictures: int = 0  # below `images` when all is there; 0: not published, or photos of many sets lie there
     counts: Mapping[str, int] = field(default_factory=dict)  # as published
     photo_ids: Space = "none"
+    address: str = ""  # where its usual files are, of a format whose reader states no address
 
 
 CATALOGUE: dict[str, Entry] = {
@@ -110,7 +112,12 @@ CATALOGUE: dict[str, Entry] = {
         images="objects365v2/train",
         counts={"images": 1_742_289, "boxes": 25_407_598, "classes": 365},
     ),
-    "odvg": Entry(title="GroundingCap-1M of LLMDet, or any ODVG jsonl", counts={"records": 1_120_000}, photo_ids="any"),
+    "odvg": Entry(
+        title="GroundingCap-1M of LLMDet, or any ODVG jsonl",
+        counts={"records": 1_120_000},
+        photo_ids="any",
+        address=FINISHED,
+    ),
     "openimages": Entry(
         title="OpenImages V6 train",
         annotations=("openimages/annotations/oidv6-train-annotations-bbox.csv",),
@@ -185,9 +192,9 @@ def is_there(reader: str, path: str) -> bool:
 
 
 def origin_of(name: str) -> tuple[str, str]:
-    """(licence, address) as a reader states them."""
+    """(licence, address) as a reader states them; the address of the usual files where a reader states none."""
     known = {one.name: one.default for one in fields(SOURCES[name])}  # type: ignore[arg-type]
-    return str(known["licence"]), str(known["address"])
+    return str(known["licence"]), str(known["address"]) or CATALOGUE[name].address
 
 
 def photo_ids_of(source: Source) -> Space:

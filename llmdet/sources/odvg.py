@@ -35,7 +35,7 @@ from llmdet.sources.grounding import listed_names, read_regions
 from llmdet.sources.rows import Row, load_json, read_rows
 from llmdet.sources.source import Category, Item, SourceInfo
 
-ADDRESS = "https://huggingface.co/fushh7/LLMDet"
+FINISHED = "https://huggingface.co/fushh7/LLMDet"  # address of LLMDet's five files
 _KNOWN = ("filename", "height", "width", "conversations", "tags", "grounding", "detection")
 # What makes a record poorer but is no fault of the file: upstream's lines may lack an answer.
 _POLICIES = {"caption_missing", "caption_empty"}
@@ -56,7 +56,7 @@ class Odvg:
     exhaustive: bool = False
     boxes: Literal["human", "pseudo"] = "human"  # who drew them: a detector did in LLMDet's LLaVA part
     licence: str = ""
-    address: str = ADDRESS
+    address: str = ""  # anybody writes this format: no file says where it is from
     seed: int = 0
 
     def info(self) -> SourceInfo:

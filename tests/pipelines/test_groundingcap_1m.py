@@ -239,6 +239,7 @@ def test_the_five_finished_files_are_enough(finished: Made) -> None:
     assert Counter(record.source for record in records) == dict.fromkeys(ALL, 2)
     assert {record.captions[0].text for record in records} == {grounding.HARBOUR}
     assert {record.captions[0].provenance.origin for record in records} == {"source"}
+    assert {record.origin for record in records} == {"https://huggingface.co/fushh7/LLMDet"}
     kinds = {record.source: record.kind for record in records}
     assert kinds == {name: "grounding" if name in ("flickr30k", "gqa") else "detection" for name in ALL}
     drawn = {record.source: {box.origin for box in record.boxes} for record in records}

@@ -169,6 +169,11 @@ def test_a_name_whose_boxes_were_all_left_out_is_not_said_to_be_absent(tmp_path:
     assert len(left_out) == 2
 
 
+def test_nobody_is_said_to_have_made_a_file_of_which_nothing_is_known(tmp_path: Path) -> None:
+    (record,), _ = split(source(tmp_path, FORKLIFT).read())
+    assert (record.licence, record.origin) == ("", "")
+
+
 def test_detection_lines_without_a_label_map_keep_their_own_names(tmp_path: Path) -> None:
     (record,), _ = split(source(tmp_path, FORKLIFT).read())
     assert sorted(record.text[:-2].split(". ")) == ["forklift", "pallet"]
