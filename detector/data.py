@@ -86,7 +86,7 @@ class Batch:
 class RecordTable:
     """Records of a folder of parquet parts (those of its manifest, where it has one).
 
-    Those of a large folder stay in Arrow and are decoded one at a time. Raises MissingError where the folder holds none.
+    Those of a large folder stay in Arrow and are decoded one at a time. Raises MissingError where there are none.
     """
 
     def __init__(self, folder: str) -> None:

@@ -176,7 +176,7 @@ def _guarded(source: Source, settings: IngestSettings) -> Iterator[pa.Table]:
     """The parts, and where the source cannot be read a last block that says why."""
     try:
         yield from _parts(source, settings)
-    except LlmdetError as error:
+    except (LlmdetError, OSError) as error:
         yield _part(-2, [], [], orjson.dumps(failure(error)).decode())
 
 

@@ -143,7 +143,8 @@ def run_parts(
 class Packed:
     """Work whose result travels as JSON: Arrow would force one type on lists of mixed values.
 
-    Errors of ours travel as results too. Raised inside a worker they would come out as pages of Ray's own traces.
+    Errors of ours travel as results too, and those of the machine (a full disk). Raised inside a worker they would come
+    out as pages of Ray's own traces.
     """
 
     work: Callable[[Row], Row]
@@ -152,13 +153,13 @@ class Packed:
     def __call__(self, row: Row) -> Row:
         try:
             result = self.work(orjson.loads(row["item"]) if self.unpack else row)
-        except LlmdetError as error:
+        except (LlmdetError, OSError) as error:
             result = failure(error)
         return {"result": orjson.dumps(result)}
 
 
-def failure(error: LlmdetError) -> Row:
-    """An error of ours as a result."""
+def failure(error: LlmdetError | OSError) -> Row:
+    """An error of ours, or of the machine, as a result."""
     return {"failure": [type(error).__name__, str(error)]}
 
 

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -22,8 +22,12 @@ from pipelines.parts import Progress, failure, raise_failure
 from pipelines.recipe import TrainSection
 from pipelines.settings import build
 
+if TYPE_CHECKING:
+    from ray.train import WorkerGroupError
+
 UNTRAINED = "untrained"  # the model before its first step, for comparison
 LOG = "train.jsonl"
+RESULT = "result.json"
 INPUTS = "inputs.json"  # what the run of a folder began with
 
 
@@ -96,6 +100,9 @@ def _launch(config: dict[str, Any], section: TrainSection) -> dict[str, Any]:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    result = os.path.join(config["out"], RESULT)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(result)  # of an earlier run
     with tempfile.TemporaryDirectory(prefix="llmdet-train-") as storage:
         trainer = TorchTrainer(
             _worker,
@@ -104,8 +111,27 @@ def _launch(config: dict[str, Any], section: TrainSection) -> dict[str, Any]:
             scaling_config=ray.train.ScalingConfig(num_workers=section.workers, use_gpu=section.gpu),
             run_config=ray.train.RunConfig(name="train", storage_path=storage),
         )
-        trainer.fit()
-    return dict(files.read_json(files.join(config["out"], "result.json")))
+        try:
+            trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            if not os.path.exists(result):  # else a process says there what stopped it, and Ray has stopped the others
+                raise _died(error, config["out"]) from error
+    return dict(files.read_json(result))
+
+
+def _died(error: WorkerGroupError, out: str) -> Exception:
+    """One line for a process that was killed, mostly for want of memory. Anything else is a bug and stays as it is."""
+    from ray.exceptions import RayActorError
+
+    causes = {rank: getattr(cause, "health_check_failure", cause) for rank, cause in error.worker_failures.items()}
+    killed = sorted(rank for rank, cause in causes.items() if isinstance(cause, RayActorError))
+    if not killed:
+        return error
+    ranks = ", ".join(map(str, killed))
+    return LlmdetError(
+        f"training process {ranks} was killed (is there enough memory?); "
+        f"the same command goes on from the newest checkpoint in {out}"
+    )
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -117,7 +143,8 @@ def _worker(config: dict[str, Any]) -> None:
     from detector.train import StepReport
     from detector.train import train as run
 
-    first = ray.train.get_context().get_world_rank() == 0
+    context = ray.train.get_context()
+    first = context.get_world_rank() == 0
     out = config["out"]
     try:
         settings = build(TrainSettings, orjson.loads(config["settings"]), "train.settings")
@@ -139,9 +166,12 @@ def _worker(config: dict[str, Any]) -> None:
             "seconds": round(done.seconds, 3),
         }
     except LlmdetError as error:
-        result = failure(error)
+        files.write_json(os.path.join(out, RESULT), failure(error))
+        if context.get_world_size() > 1:
+            raise  # the others wait for this one's gradient: Ray stops them
+        return
     if first:
-        files.write_json(os.path.join(out, "result.json"), result)
+        files.write_json(os.path.join(out, RESULT), result)
 
 
 def _write_untrained(model: Any, seed: int, folder: str) -> None:
