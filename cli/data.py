@@ -8,7 +8,7 @@ import typer
 
 from cli import options
 from cli.screen import Screen, counted, screen
-from cli.stages import show_stage, show_stages
+from cli.stages import show_stage, show_stages, warn_outdated
 
 if TYPE_CHECKING:
     from llmdet.leaks import LeakSettings
@@ -201,6 +201,8 @@ def export(
             "compression": compression,
         }
         chosen = {name: value for name, value in given.items() if value is not None}
+        if source is None:
+            warn_outdated(out, workspace)
         exporter = exporter_of(format, set_values(chosen, set or []))
         with out.watch(f"export {format}"):
             outcome = write(place, exporter, absolute(to) if to else place.path("exports", format), source)

@@ -8,6 +8,7 @@ import typer
 
 from cli import options
 from cli.screen import screen
+from cli.stages import warn_outdated
 
 if TYPE_CHECKING:
     from pipelines.recipe import TrainSection
@@ -57,6 +58,7 @@ def train(
         require_extra("train")
         overrides = [*(set or []), *([f"settings.steps={steps}"] if steps else [])]
         section = _section(recipe, gpu, overrides)
+        warn_outdated(out, workspace)
         with out.watch("train") as progress:
             outcome = learn(Workspace.at(workspace), section, to, progress)
         out.result = asdict(outcome) | {"checkpoint": outcome.folder}

@@ -44,6 +44,15 @@ def show_stage(out: Screen, name: str, outcome: Outcome, max_faults: float) -> N
     out.result |= _values(outcome)
 
 
+def warn_outdated(out: Screen, workspace: str) -> None:
+    """Say when the merged table is older than what it was merged from."""
+    from llmdet.workspace import Workspace
+    from pipelines.merge import outdated
+
+    if names := outdated(Workspace.at(workspace)):
+        out.note(f"note: {', '.join(names)} changed after the last merge, which is used here; for the newest: merge")
+
+
 def _values(outcome: Outcome) -> dict[str, Any]:
     names = ("records", "rejects", "faults", "skipped")
     return {name: getattr(outcome, name) for name in names}

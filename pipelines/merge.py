@@ -99,6 +99,20 @@ def best_table(workspace: Workspace, source: str) -> Table:
     return captions
 
 
+def outdated(workspace: Workspace) -> list[str]:
+    """Sources whose records or captions were made anew after the merge, or of which it took none though it took all."""
+    merged = workspace.groundingcap().manifest()
+    if merged is None:
+        return []
+    chosen = merged.settings.get("order") or workspace.sources()
+    return [name for name in chosen if _newest(workspace, name) != merged.inputs.get(name)]
+
+
+def _newest(workspace: Workspace, source: str) -> str:
+    made = workspace.captions(source).manifest() or workspace.best_records(source).manifest()
+    return made.fingerprint if made else ""
+
+
 def _items(inputs: dict[str, Table], settings: MergeSettings) -> list[Row]:
     items: list[Row] = []
     for name, table in inputs.items():

@@ -139,9 +139,10 @@ def test_a_detector_of_other_records_is_not_taken_for_one_of_these(
     monkeypatch.setattr("pipelines.train._launch", launch)
     few = ("--annotations", made.annotations, "--images", made.images, "--limit", "2")
     train = ("train", "--cpu", "--out", "out")
-    for words in (("ingest", "--source", "coco", *few), ("merge",), train, train):
+    for words in (("ingest", "--source", "coco", *few), ("merge",), train, ("refine",), train):
         done = typed_with_ray(*words, "--workspace", "few")
         assert done.code == 0, done.err
+    assert "note: coco changed after the last merge, which is used here; for the newest: merge" in done.err
     error = typed_with_ray(*train, "--workspace", made.workspace).error
     assert error.startswith(
         f"{here / 'out'} holds a detector that was trained with other records; choose another --out"

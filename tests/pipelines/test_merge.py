@@ -14,7 +14,7 @@ from llmdet.rejects import Reject
 from llmdet.workspace import Manifest, Table, Workspace
 from pipelines.caption import CaptionSettings, caption
 from pipelines.export import export
-from pipelines.merge import MergeSettings, merge, split_of
+from pipelines.merge import MergeSettings, merge, outdated, split_of
 from pipelines.parts import run_parts
 from pipelines.refine import RefineSettings, refine
 from tests.pipelines.fakes import INFO, DropImage, Fake, record, told, write_records
@@ -69,6 +69,19 @@ def test_new_captions_are_merged_again(local: None, three: Workspace) -> None:
     done = merge(three)
     assert (done.skipped, done.records) == (False, 9)
     assert ids(three)[:2] == ["a/0/0", "a/2/2"]
+
+
+def test_what_changed_after_a_merge_is_told(local: None, three: Workspace) -> None:
+    assert outdated(three) == []
+    merge(three, MergeSettings(order=("b", "c")))
+    assert outdated(three) == []
+    refine(three, "a", RefineSettings(rules=(DropImage("1.jpg"),)))
+    assert outdated(three) == []  # that merge did without it
+    merge(three)
+    assert outdated(three) == []
+    refine(three, "b", RefineSettings(rules=(DropImage("1.jpg"),)))
+    write(three, "d", [named("d", 1)], part_rows=2)
+    assert outdated(three) == ["b", "d"]
 
 
 def test_captions_of_older_records_are_never_merged_unseen(local: None, three: Workspace, tmp_path: Path) -> None:
