@@ -128,6 +128,14 @@ def test_lists_give_the_split_and_mark_unrelated_captions(tmp_path: Path) -> Non
     assert others == [("flickr30k/5/0", "policy"), ("flickr30k/70/0", "policy")]
 
 
+def test_a_photo_of_two_lists_counts_to_the_evaluated_one_and_the_other_list_is_not_missing(tmp_path: Path) -> None:
+    put(tmp_path)
+    (tmp_path / "train.txt").write_text("5\n")
+    (tmp_path / "val.txt").write_text("5\n")
+    records, (reject,) = read(tmp_path, split="train")
+    assert (records, reject.reason) == ([], "other_split")
+
+
 def test_a_split_without_its_list_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no list test\.txt"):
         read(put(tmp_path), split="test")
