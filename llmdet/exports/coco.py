@@ -8,7 +8,8 @@
 
 Several records of one image give one image. One source keeps its image, annotation and category ids; of several
 sources all are numbered anew. A region without a category becomes the category of its first phrase. A pseudo box
-carries `score`. Cannot hold: the grounding text, spans and negatives, captions, tags.
+carries `score`. Cannot hold: the grounding text, spans and negatives, captions, tags; nor that a picture is not
+searched in full, so a class of which ingest left a crowd out reads as absent: ingest with `crowd=keep`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 Regions are those of `llmdet.exports.odvg`; where boxes have captions of their own a region has `captions` beside
 `bbox`, one per box, null where a box has none. The conversation carries the record's first caption; a record without
 one has no conversation. Cannot hold: further captions, provenance, scores, which boxes are pseudo, masks, areas,
-annotation ids, crowd boxes.
+annotation ids, crowd boxes, members of a line that LLMDet's lines have not (`extra` of a Record keeps those).
 """
 
 from __future__ import annotations
