@@ -19,6 +19,7 @@ Checkpoint = Annotated[
 ]
 # What a machine with a GPU starts from: Swin-T, trained on Objects365, GoldG, GRIT and V3Det.
 HUB_MODEL = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det"
+MAX_MISSING = 0.05  # share of an evaluation's photos, as the default of --max-faults
 
 
 def train(
@@ -143,7 +144,9 @@ def evaluate(
             for key, value in outcome.metrics.items()
         ]
         out.shown.append(f"detections in {outcome.detections}")
-        if outcome.missing:
+        if over := outcome.too_many_missing(MAX_MISSING):
+            out.too_many_faults.append(over)
+        elif outcome.missing:
             worst = next(iter(outcome.missing.items()))
             out.note(f"note: {len(outcome.missing)} photos could not be used (image {worst[0]}: {worst[1]})")
 

@@ -42,6 +42,15 @@ class EvaluateOutcome:
     detections: str = ""
     missing: dict[str, str] = field(default_factory=dict)  # image -> why it could not be used
     seconds: float = 0.0
+    images: int = 0  # of the set, where a checkpoint was run
+
+    def too_many_missing(self, max_faults: float) -> str:
+        """One line where more than this share of the photos could not be used, else nothing."""
+        if len(self.missing) <= max_faults * self.images:
+            return ""
+        image, why = next(iter(self.missing.items()))
+        share = f"{len(self.missing)} of {self.images}"
+        return f"evaluate {self.name}: {share} photos could not be used (image {image}: {why})"
 
 
 def evaluate(
@@ -128,7 +137,8 @@ def _scored(
     metrics, classes = coco.evaluate_classes(truth, rows)
     files.write_bytes(f"{out}_detections.json", orjson.dumps(rows))
     files.write_json(f"{out}{METRICS_SUFFIX}", {"metrics": metrics, "classes": classes, "missing": missing})
-    return EvaluateOutcome(one.name, metrics, classes, f"{out}_detections.json", missing, seconds)
+    told = f"{out}_detections.json"
+    return EvaluateOutcome(one.name, metrics, classes, told, missing, seconds, len(truth["images"]))
 
 
 def _rows(answer: Found, ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ def run(recipe: Recipe, *, limit: int | None = None, watch: Watch = unwatched) -
         run_data(recipe, workspace, tally, limit, watch)
         exports = _export(recipe, workspace, watch)
         trained = _train(recipe, workspace, watch)
-        evaluated = _evaluate(recipe, trained, watch)
+        evaluated = _evaluate(recipe, trained, watch, tally)
     with watch("report"):
         page = report(
             workspace, ReportSettings(title=recipe.report.title or recipe.name, gallery=recipe.report.gallery)
@@ -165,7 +165,7 @@ def _train(recipe: Recipe, workspace: Workspace, watch: Watch) -> TrainOutcome |
         return train(workspace, recipe.train, progress=progress)
 
 
-def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch) -> dict[str, dict[str, float]]:
+def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch, tally: _Tally) -> dict[str, dict[str, float]]:
     """Figures after training, and before it under `<set>-untrained`."""
     sets = _sets(recipe)
     if trained is None or not sets:
@@ -178,6 +178,8 @@ def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch) -> dic
             gpu=bool(recipe.train and recipe.train.gpu),
             progress=progress,
         )
+    for outcome in outcomes:
+        tally.over = tally.over or outcome.too_many_missing(recipe.max_faults)
     before, after = outcomes[: len(sets)], outcomes[len(sets) :]
     return _metrics(before, UNTRAINED_SUFFIX) | _metrics(after, "")
 

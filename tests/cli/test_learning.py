@@ -108,6 +108,9 @@ def test_train_evaluate_and_predict(typed_with_ray: Typed, made: Made, here: Pat
     assert measured.code == 0, measured.err
     assert 0 <= measured.json["metrics"]["AP50"] <= 1
     assert measured.json["detections"] == str(here / "out" / "evaluations" / "coco_detections.json")
+    (here / "empty").mkdir()
+    blind = typed_with_ray("evaluate", "--annotations", made.annotations, "--images", "empty", "-c", "out", "--cpu")
+    assert (blind.code, blind.error.split(" (")[0]) == (3, "evaluate coco: 4 of 4 photos could not be used")
     looked = typed_with_ray(
         "predict",
         made.images,

@@ -12,7 +12,7 @@ from PIL import Image
 from detector.predict import Detections, Detector
 from llmdet.errors import FormatError
 from pipelines.detect import Query, _Actor
-from pipelines.evaluate import CocoSet, _query
+from pipelines.evaluate import CocoSet, EvaluateOutcome, _query
 
 
 class Sizes:
@@ -56,3 +56,12 @@ def test_evaluation_asks_for_the_annotated_size(tmp_path: Path) -> None:
     assert query == Query("hub/model", str(tmp_path / "a.jpg"), ("dog",), [0, 5], size=(48, 64))
     with pytest.raises(FormatError, match=r"truth\.json: image 5 has no file_name"):
         _query(one, "hub/model", {"id": 5, "width": 8, "height": 8}, ("dog",), [0, 5])
+
+
+def test_figures_of_a_set_without_its_photos_are_no_success() -> None:
+    few = EvaluateOutcome("mine", {}, missing={"7": "image_missing: a.jpg"}, images=20)
+    assert few.too_many_missing(0.05) == ""
+    assert few.too_many_missing(0.04) == (
+        "evaluate mine: 1 of 20 photos could not be used (image 7: image_missing: a.jpg)"
+    )
+    assert EvaluateOutcome("mine", {}).too_many_missing(0.05) == ""  # a result file has no photos
