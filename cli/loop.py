@@ -76,9 +76,9 @@ def run(
         from pipelines.recipe import load
 
         given = {"workspace": workspace, "data_root": data_root, "max_faults": max_faults}
-        chosen = load(
-            recipe, [*(set or []), *(_as_set(key, value) for key, value in given.items() if value is not None)]
-        )
+        changes = [*(set or []), *(_as_set(key, value) for key, value in given.items() if value is not None)]
+        chosen = load(recipe, changes, check=False)
+        chosen.check(planning=dry_run)
         out.workspace = chosen.workspace
         if dry_run:
             _plan(out, chosen, limit)
@@ -124,10 +124,12 @@ def _told(outcome: RunOutcome) -> list[str | Table]:
 def _plan(out: Screen, recipe: Recipe, limit: int | None) -> None:
     from rich.table import Table
 
-    from pipelines.run import plan
+    from pipelines.run import plan, planning_engine
 
     with out.watch("plan"):
         found = plan(recipe, limit)
+    if recipe.caption and planning_engine(recipe.caption).identity().engine != recipe.caption.engine:
+        out.note(f"there is no engine {recipe.caption.engine} yet: counted by the questions of the template engine")
     columns = list(dict.fromkeys(key for counts in found.values() for key in counts))
     table = Table("source", *columns)
     for name, counts in found.items():

@@ -161,14 +161,17 @@ class Recipe(_Section):
             found.append((out, exporter_of(format, options)))
         return found
 
-    def check(self) -> None:
-        """Build everything once, so that a mistake in the last section fails before the first stage runs."""
+    def check(self, *, planning: bool = False) -> None:
+        """Build everything once, so that a mistake in the last section fails before the first stage runs.
+
+        For `planning` the engine need not be one of this version's.
+        """
         self.build_sources()
         self.ingest_settings()
         self.merge_settings()
         self.refine.settings()
         self.exporters()
-        if self.caption:
+        if self.caption and not (planning and self.caption.engine not in ENGINES):
             self.caption.build_engine()
         self._check_names()
         if self.train:

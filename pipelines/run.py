@@ -22,13 +22,15 @@ from llmdet.tokens import estimate_bert_tokens
 from llmdet.workspace import Workspace
 from pipelines.caption import CaptionSettings, caption
 from pipelines.cluster import cluster
+from pipelines.engines import ENGINES
+from pipelines.engines.engine import Engine
 from pipelines.evaluate import UNTRAINED_SUFFIX, CocoSet, EvaluateOutcome, evaluate_many
 from pipelines.export import export
 from pipelines.ingest import ingest
 from pipelines.merge import merge
 from pipelines.parts import Outcome, Progress
 from pipelines.readers import below
-from pipelines.recipe import Recipe
+from pipelines.recipe import CaptionSection, Recipe, engine_of
 from pipelines.refine import refine
 from pipelines.report import ReportSettings, report
 from pipelines.train import TrainOutcome, train
@@ -220,14 +222,19 @@ def plan(recipe: Recipe, limit: int | None = None) -> dict[str, dict[str, int]]:
 
     Reads the annotation files, opens no photo: records that show an evaluation photo are known by their ids alone. A
     question about an image counts once, whatever the number of its texts. Tokens are those of the questions' words,
-    estimated; what a picture adds is up to the model.
+    estimated; what a picture adds is up to the model. The template's questions stand for an engine that is not there.
     """
     leaks = read_lists(recipe.leak_settings())
     return {source.name: _planned(recipe, source, leaks, limit) for source in recipe.build_sources()}
 
 
+def planning_engine(section: CaptionSection) -> Engine:
+    """The recipe's engine, or the template where this version has no such engine: it asks about the same things."""
+    return section.build_engine() if section.engine in ENGINES else engine_of("template")
+
+
 def _planned(recipe: Recipe, source: Source, leaks: Leaks, limit: int | None) -> dict[str, int]:
-    prompts = recipe.caption.build_engine().prompts() if recipe.caption else {}
+    prompts = planning_engine(recipe.caption).prompts() if recipe.caption else {}
     settings = recipe.caption.settings() if recipe.caption else CaptionSettings()
     tasks = settings.tasks if recipe.caption else ()
     counts = dict.fromkeys(("records", "rejects", "leaks", "boxes"), 0)

@@ -39,6 +39,15 @@ def test_dry_run_says_what_would_be_asked_and_writes_nothing(typed: Typed, recip
     assert shown.splitlines()[-1] == "then: refine, merge, export odvg, report"
 
 
+def test_dry_run_plans_for_an_engine_that_is_not_there_and_a_run_refuses_it(typed: Typed, recipe: str) -> None:
+    planned = typed("run", recipe, "--dry-run", "--json", "--set", "caption.engine=vllm")
+    assert (planned.code, planned.json["image requests"]) == (0, 4)
+    assert "no engine vllm yet" in planned.err + planned.out
+    refused = typed("run", recipe, "--set", "caption.engine=vllm")
+    assert refused.code == 1
+    assert "no engine 'vllm'" in refused.err
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "expected"),
     [
