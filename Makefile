@@ -10,7 +10,7 @@ TEST_WORKERS ?= 2
 
 CHECKED := llmdet pipelines detector cli tests benchmarks
 # What needs more than `pip install` (vLLM, mmdet, a browser, real samples) is run by name: see CONTRIBUTING.md.
-SELECT := not soak and not vllm and not mmdet and not browser and not samples
+SELECT := not soak and not slow and not cluster and not vllm and not mmdet and not browser and not samples
 
 .PHONY: help quickstart test mmdet lint format clean
 
@@ -43,7 +43,7 @@ format: $(TEST_VENV)/.installed-dev
 	$(TEST_VENV)/bin/ruff check --fix $(CHECKED)
 
 clean:
-	rm -rf $(VENV) $(TEST_VENV) $(MMDET_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(TEST_VENV) $(MMDET_VENV) .venv-vllm .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
 # A stamp says that its environment holds EXTRAS as pinned; only a change of these two files installs again.
 $(VENV)/.installed-train: EXTRAS = train

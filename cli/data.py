@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,11 +14,19 @@ from cli.stages import show_stage, show_stages, warn_outdated
 if TYPE_CHECKING:
     from llmdet.leaks import LeakSettings
     from llmdet.workspace import Workspace
+    from pipelines.caption import CaptionOutcome, CaptionSettings
     from pipelines.engines.engine import Engine
+    from pipelines.prices import Prices
     from pipelines.readers import Values
 
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the reader; the value as YAML.")
+]
+Price = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--price", metavar="NAME=VALUE", help="gpu_hour, gpus, prompt_million, answer_million, tokens_per_s, ..."
+    ),
 ]
 
 
@@ -67,6 +76,10 @@ def caption(
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A field of the engine; the value as YAML.")
     ] = None,
+    price: Price = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked and what it would take; ask nothing.")
+    ] = False,
     annotations: options.Annotations = None,
     images: options.Images = None,
     format: options.Format = None,
@@ -89,8 +102,13 @@ def caption(
 
         place = Workspace.at(workspace)
         answers = _engine(engine, model=model, base_url=base_url, overrides=set)
-        settings = CaptionSettings(task=task, seed=seed, shard=_shard(shard))
-        with cluster():
+        settings = CaptionSettings(task=task, seed=seed, shard=_shard(shard), price=_prices(price))
+        if dry_run:
+            values = _reader(source, recipe, data_root, format=format, annotations=annotations, images=images)
+            _plan(out, source, answers, settings, values, data_root, limit)
+            return
+        answers.identity(), answers.prompts()  # a model or prompt that is not there is said before hours of ingest
+        with cluster(place.url):
             if any((annotations, images, format, recipe, limit)) or not place.records(source).manifest():
                 values = _reader(source, recipe, data_root, format=format, annotations=annotations, images=images)
                 _ingest(
@@ -100,9 +118,62 @@ def caption(
             with out.watch(f"caption {source}") as progress:
                 outcome = ask(place, source, answers, settings, progress)
         show_stage(out, f"caption {source}", outcome, max_faults)
-        out.shown.append(f"  {outcome.answered} of {outcome.requests} requests answered")
-        names = ("requests", "answered", "prompt_tokens", "cached_tokens", "answer_tokens", "ledgers")
-        out.result |= {name: getattr(outcome, name) for name in names}
+        _show_answers(out, outcome)
+
+
+def retry(
+    reason: Annotated[
+        list[str] | None,
+        typer.Option("--reason", "-r", help="What failed for this; without one: the reasons there are."),
+    ] = None,
+    source: options.Ingested = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A field of the engine that is not as it was, such as base_url."
+        ),
+    ] = None,
+    price: Price = None,
+    max_faults: options.MaxFaults = 0.05,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
+    """Ask again what failed for a reason, and nothing else: the same engine, another attempt, another seed.
+
+    Errors of the engine (timeout, refused, ...) count, and answers that refine gave up on.
+    """
+    with screen("retry", workspace, as_json) as out:
+        from pipelines.answers import latest
+        from pipelines.caption import CaptionSettings
+        from pipelines.retry import failures
+        from pipelines.retry import retry as ask
+
+        place = _place(workspace)
+        names = [source] if source else [name for name in _ingested(place) if latest(place, name)]
+        found = {name: failures(place, name).counts() for name in names}
+        if not reason:
+            out.result = {"failed": found}
+            out.shown += [f"{name}: {counted(counts) or 'nothing failed'}" for name, counts in found.items()]
+            return
+        if not source:
+            names = [name for name in names if any(one in found[name] for one in reason)] or names
+        each = {}
+        for name in names:
+            with out.watch(f"retry {name}") as progress:
+                outcome = ask(
+                    place,
+                    name,
+                    reason,
+                    changes=_set({}, set),
+                    settings=CaptionSettings(price=_prices(price)),
+                    progress=progress,
+                )
+            show_stage(out, f"retry {name}", outcome, max_faults)
+            out.shown.append(f"  {outcome.asked} requests asked again, {outcome.asked - outcome.failed} answered")
+            _show_answers(out, outcome)
+            each[name] = dict(out.result)
+        out.result |= {"sources": each} if len(each) > 1 else {}
+        out.shown.append("now run: llmdet-data refine")
 
 
 def refine(
@@ -137,7 +208,11 @@ def refine(
 def merge(
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="order, caps.SOURCE or splits.NAME; the value as YAML."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="order, caps.SOURCE, weights.SOURCE, captions or splits.NAME; the value as YAML.",
+        ),
     ] = None,
     max_faults: options.MaxFaults = 0.05,
     workspace: options.Workspace = "workspace",
@@ -305,7 +380,9 @@ def _ingest(
 
 def _engine(name: str | None, model: str | None, base_url: str | None, overrides: list[str] | None) -> Engine:
     """The engine that was named; without a name vLLM where there is a GPU for it."""
-    from llmdet.errors import SettingError
+    from importlib.util import find_spec
+
+    from llmdet.errors import ExtraError, SettingError
     from pipelines.doctor import gpus
     from pipelines.engines import ENGINES
     from pipelines.recipe import engine_of
@@ -314,8 +391,54 @@ def _engine(name: str | None, model: str | None, base_url: str | None, overrides
         if "vllm" not in ENGINES or not gpus():
             raise SettingError(f"no GPU here and no --engine said; there are: {', '.join(sorted(ENGINES))}")
         name = "vllm"
+        if not find_spec("vllm") and not os.environ.get("RAY_ADDRESS"):  # the driver of a cluster need not have it
+            raise ExtraError(
+                f"{ExtraError.of('vllm', 'vllm')}; or say another --engine: {', '.join(sorted(set(ENGINES) - {name}))}"
+            )
     given = {key: value for key, value in (("model", model), ("base_url", base_url)) if value is not None}
     return engine_of(name, _set(given, overrides))
+
+
+def _show_answers(out: Screen, outcome: CaptionOutcome) -> None:
+    out.shown.append(f"  {outcome.answered} of {outcome.requests} requests answered")
+    if outcome.cost:
+        out.shown.append(f"  cost {outcome.cost:.2f}")
+    names = ("requests", "answered", "asked", "failed", "prompt_tokens", "cached_tokens", "answer_tokens", "cost")
+    out.result |= {name: getattr(outcome, name) for name in (*names, "ledgers")}
+
+
+def _plan(
+    out: Screen,
+    source: str,
+    engine: Engine,
+    settings: CaptionSettings,
+    values: Values,
+    data_root: str | None,
+    limit: int | None,
+) -> None:
+    """What caption would ask, of the workspace's records or, before ingest, of the annotation files."""
+    from itertools import islice
+
+    from cli.planned import show_plan
+    from llmdet.record import Record
+    from pipelines.estimate import plan_caption
+    from pipelines.readers import source_of
+
+    place = _place(out.workspace or "")
+    ingested = place.best_records(source).manifest()
+    items = [] if ingested else source_of(source, values, data_root or "").read()
+    records = islice((item for item in items if isinstance(item, Record)), limit)
+    with out.watch("plan"):
+        found = plan_caption(place, source, engine, settings, records)
+    show_plan(out, found)
+
+
+def _prices(values: list[str] | None) -> Prices:
+    from pipelines.prices import Prices
+    from pipelines.recipe import set_values
+    from pipelines.settings import build
+
+    return build(Prices, set_values({}, values or []), "price")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""status, doctor, sources, prompts: what there is, and whether it is in order."""
+"""status, doctor, sources: what there is, and whether it is in order."""
 
 from __future__ import annotations
 
@@ -13,25 +13,56 @@ from cli.screen import Screen, counted, screen
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from llmdet.workspace import Workspace
+    from pipelines.live import Live
     from pipelines.status import StatusOutcome
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def status(workspace: options.Workspace = "workspace", as_json: options.AsJson = False) -> None:
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the runs of caption again every two seconds, until none is at work.")
+    ] = False,
+    workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
+) -> None:
     """What a workspace holds, what is running in it, and what was left out."""
     with screen("status", workspace, as_json) as out:
         from llmdet.workspace import Workspace
         from pipelines.status import status as look
 
+        if watch:
+            _watch(Workspace.at(workspace))
         outcome = look(Workspace.at(workspace))
         out.result = dataclasses.asdict(outcome)
         out.shown += [outcome.workspace, *_status(outcome)]
 
 
+def _watch(workspace: Workspace) -> None:
+    """The runs of caption on standard error while any is at work."""
+    import time
+
+    from rich.console import Console
+    from rich.live import Live as Display
+
+    from pipelines.live import WRITE_EVERY_S, live_runs
+
+    with Display(console=Console(stderr=True)) as display:
+        runs = live_runs(workspace)
+        while any(run.state == "running" for run in runs):
+            display.update(_live(runs), refresh=True)
+            time.sleep(WRITE_EVERY_S)
+            runs = live_runs(workspace)
+
+
 def doctor(
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every file of the workspace against its hash.")
+        bool, typer.Option("--verify", help="Read every file of the workspace against its checksum.")
+    ] = False,
+    remove_damaged: Annotated[
+        bool,
+        typer.Option("--remove-damaged", help="With --verify: take such files out of the way; their stages redo them."),
     ] = False,
     source: Annotated[
         str | None,
@@ -52,7 +83,7 @@ def doctor(
         from llmdet.workspace import Workspace
         from pipelines.doctor import doctor as look
 
-        found = look(Workspace.at(workspace), verify, source, data_root or "")
+        found = look(Workspace.at(workspace), verify or remove_damaged, source, data_root or "", remove_damaged)
         levels = [one.level for one in found]
         counts = {level: levels.count(level) for level in ("ok", "warn", "fail")}
         out.result = {"findings": found, **counts}
@@ -87,23 +118,6 @@ def sources(
         _catalogue(out, "source", known, name, facts)
 
 
-def prompts(
-    name: Annotated[
-        str | None, typer.Argument(help="Only this one, in full.", autocompletion=options.complete_prompt)
-    ] = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """The prompts by id, each with its fields."""
-    with screen("prompts", None, as_json) as out:
-        from llmdet.prompts import PROMPTS
-
-        known = {
-            one: Kind(kind.__doc__ or "", dataclasses.fields(kind))  # type: ignore[arg-type]
-            for one, kind in PROMPTS.items()
-        }
-        _catalogue(out, "prompt", known, name)
-
-
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +138,7 @@ def _status(outcome: StatusOutcome) -> list[Table]:
         mark = one.ledger if one.newest else f"{one.ledger} (older)"
         numbers = (one.answered, one.failed, one.prompt_tokens, one.cached_tokens, one.answer_tokens)
         ledgers.add_row(one.source, mark, *map(str, numbers))
+    live = _live(outcome.live)
     leases = Table("place", "shard", "held by", "state", title="leases", title_justify="left")
     for lease in outcome.leases:
         held = f"{lease.owner} on {lease.host}, pid {lease.pid}"
@@ -136,7 +151,20 @@ def _status(outcome: StatusOutcome) -> list[Table]:
     runs = Table("run", "recipe", "records", "seconds", title="last runs", title_justify="left")
     for run in outcome.runs:
         runs.add_row(run.run, run.recipe, str(run.records), f"{run.seconds:.1f}")
-    return shown + [table for table in (ledgers, leases, detectors, runs) if table.row_count]
+    return shown + [table for table in (live, ledgers, leases, detectors, runs) if table.row_count]
+
+
+def _live(runs: list[Live]) -> Table:
+    """The last run of caption of each source: how far it is, and its figures."""
+    from rich.table import Table
+
+    table = Table("caption of", "state", "chunks", "left", "figures", title="runs of caption", title_justify="left")
+    for run in runs:
+        what = " ".join([run.source, run.task, *([run.shard] if run.shard != "0/1" else [])])
+        left = "" if run.left_s is None or run.state != "running" else f"{run.left_s / 60:.0f} min"
+        by = " ".join([run.engine, *([run.model] if run.model else [])])
+        table.add_row(f"{what}, by {by}", run.state, f"{run.chunks_done}/{run.chunks}", left, run.line())
+    return table
 
 
 def _state(table: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,7 +56,9 @@ def run(
     set: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Change a value; read as YAML.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked; open no photo.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be asked and what it would take; open no photo.")
+    ] = False,
     limit: options.Limit = None,
     data_root: options.DataRoot = None,
     max_faults: Annotated[
@@ -112,6 +114,8 @@ def _told(outcome: RunOutcome) -> list[str | Table]:
     lines: list[str | Table] = [f"{outcome.records} records in {outcome.workspace}/groundingcap"]
     if outcome.rejects:
         lines.append(f"  left out: {counted(outcome.rejects)}")
+    if outcome.cost:
+        lines.append(f"  captions cost {outcome.cost:.2f}")
     lines += [f"export    {folder}" for folder in outcome.exports.values()]
     if outcome.checkpoint:
         lines.append(f"detector  {outcome.checkpoint}")
@@ -122,20 +126,20 @@ def _told(outcome: RunOutcome) -> list[str | Table]:
 
 
 def _plan(out: Screen, recipe: Recipe, limit: int | None) -> None:
-    from rich.table import Table
-
-    from pipelines.run import plan, planning_engine
+    from cli.planned import show_plan
+    from pipelines.run import dry_run
 
     with out.watch("plan"):
-        found = plan(recipe, limit)
-    if recipe.caption and planning_engine(recipe.caption).identity().engine != recipe.caption.engine:
-        out.note(f"there is no engine {recipe.caption.engine} yet: counted by the questions of the template engine")
-    columns = list(dict.fromkeys(key for counts in found.values() for key in counts))
-    table = Table("source", *columns)
-    for name, counts in found.items():
-        table.add_row(name, *(str(counts.get(column, "")) for column in columns))
+        found = dry_run(recipe, limit)
+    show_plan(out, found)
+    if recipe.ground and (open_ := [name for name in recipe.ground.sources if not _grounded(recipe, name)]):
+        out.note(f"note: the boxes of {', '.join(open_)} come from ground, so questions about them are not counted yet")
     exports = [f"export {name}" for name, _ in recipe.exporters()]
     later = [stage for stage in ("train", "evaluate") if getattr(recipe, stage)]
-    out.shown += [table, f"then: {', '.join(['refine', 'merge', *exports, *later, 'report'])}"]
-    totals: dict[str, Any] = {column: sum(counts.get(column, 0) for counts in found.values()) for column in columns}
-    out.result = {"dry_run": True, "plan": found, **totals}
+    out.shown.append(f"then: {', '.join(['refine', 'merge', *exports, *later, 'report'])}")
+
+
+def _grounded(recipe: Recipe, source: str) -> bool:
+    from llmdet.workspace import Workspace
+
+    return Workspace.at(recipe.workspace).grounded(source).manifest() is not None

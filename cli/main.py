@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cli import data, learning, looking, loop
+from cli import data, grounding, learning, looking, loop, prompts
+from pipelines.stop import listen
 
 app = typer.Typer(
     name="llmdet-data",
     help="From public annotations to captions, GroundingCap records and an evaluated open-vocabulary detector.",
-    epilog="Exit codes: 0 done, 1 error of the input or the machine, 2 usage, 3 done with too many faults, 130 Ctrl-C.",
+    epilog="Exit codes: 0 done, 1 error of the input or the machine, 2 usage, 3 done with too many faults, 130 Ctrl-C, "
+    "143 SIGTERM.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a traceback is our bug: plain, and without the values of variables
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -23,6 +25,8 @@ app.command(rich_help_panel=WHOLE)(loop.quickstart)
 app.command(rich_help_panel=WHOLE)(loop.run)
 app.command(rich_help_panel=DATA)(data.ingest)
 app.command(rich_help_panel=DATA)(data.caption)
+app.command(rich_help_panel=DATA)(grounding.ground)
+app.command(rich_help_panel=DATA)(data.retry)
 app.command(rich_help_panel=DATA)(data.refine)
 app.command(rich_help_panel=DATA)(data.merge)
 app.command(rich_help_panel=DATA)(data.export)
@@ -33,7 +37,7 @@ app.command(rich_help_panel=DETECTOR)(learning.predict)
 app.command(rich_help_panel=LOOK)(looking.status)
 app.command(rich_help_panel=LOOK)(looking.doctor)
 app.command(rich_help_panel=LOOK)(looking.sources)
-app.command(rich_help_panel=LOOK)(looking.prompts)
+app.command(rich_help_panel=LOOK)(prompts.prompts)
 
 
 def _version(asked: bool) -> None:
@@ -55,4 +59,5 @@ def common(
 
 def main() -> None:
     """Run the command that was typed."""
+    listen()
     app(prog_name="llmdet-data")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -21,9 +20,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
-
-if TYPE_CHECKING:
-    from pipelines.parts import Progress as Report
 
 _LINE_EVERY_S = 10.0
 
@@ -55,6 +51,17 @@ class _Left(ProgressColumn):
         return Text(f"{_clock(task.time_remaining)} left", style="progress.remaining")
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Shows how far a stage is, and one line of its own figures beside it."""
+
+    report: Callable[[int, int | None], None]
+    tell: Callable[[str], None]
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.report(done, total)
+
+
 class Bars:
     """One bar a stage; those that are done stay above with their time."""
 
@@ -66,18 +73,22 @@ class Bars:
             _Count(),
             TimeElapsedColumn(),
             _Left(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
         )
         self._bars.start()
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[Report]:
-        task = self._bars.add_task(name, total=None, counts=False)
+    def stage(self, name: str) -> Iterator[Stage]:
+        task = self._bars.add_task(name, total=None, counts=False, note="")
 
         def report(done: int, total: int | None) -> None:
             self._bars.update(task, completed=done, total=total, counts=True)
 
-        yield report
+        def tell(line: str) -> None:
+            self._bars.update(task, note=line)
+
+        yield Stage(report, tell)
         self._finish(task)
 
     def _finish(self, task: TaskID) -> None:
@@ -97,18 +108,22 @@ class Lines:
     _last: float = field(default=0.0)
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[Report]:
+    def stage(self, name: str) -> Iterator[Stage]:
         started = time.monotonic()
         self._last = started
         self._say(f"{name}: started")
+        note: list[str] = [""]  # the last one
 
         def report(done: int, total: int | None) -> None:
             now = time.monotonic()
             if now - self._last >= self.every_s:
                 self._last = now
-                self._say(f"{name}: {_so_far(done, total, now - started)}")
+                self._say(f"{name}: {_so_far(done, total, now - started)}{note[0]}")
 
-        yield report
+        def tell(line: str) -> None:
+            note[0] = f"; {line}"
+
+        yield Stage(report, tell)
         self._say(f"{name}: done in {time.monotonic() - started:.1f} s")
 
     def stop(self) -> None:

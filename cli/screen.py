@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llmdet.errors import ExtraError, LlmdetError
+from pipelines.stop import CODE as STOPPED
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,17 +72,19 @@ class Screen:
 
 @contextlib.contextmanager
 def screen(command: str, workspace: str | None, as_json: bool) -> Iterator[Screen]:
-    """Run a command: errors of ours become one line and exit code 1, too many faults become 3, Ctrl-C becomes 130."""
+    """Run a command: errors of ours become one line and exit code 1, too many faults become 3, Ctrl-C becomes 130,
+    SIGTERM 143."""
     out = Screen(command, workspace, as_json)
     started = time.monotonic()
     error = ""
     try:
         _check_address(workspace)
         yield out
-    except (KeyboardInterrupt, SystemExit):  # Ray Train answers Ctrl-C with sys.exit
+    except (KeyboardInterrupt, SystemExit) as end:  # Ray Train answers Ctrl-C with sys.exit
         out.stop()
         typer.echo("\ninterrupted; the same command goes on where this one stopped", err=True)
-        raise typer.Exit(130) from None
+        stopped = isinstance(end, SystemExit) and end.code == STOPPED
+        raise typer.Exit(STOPPED if stopped else 130) from None
     except LlmdetError as failure:
         error = str(failure)
     except ModuleNotFoundError as failure:
@@ -114,13 +117,13 @@ def _missing(failure: ModuleNotFoundError) -> str:
 
 
 def _check_address(workspace: str | None) -> None:
-    """Raise LlmdetError for a URL of a kind that this environment cannot open."""
+    """Raise LlmdetError for a URL that this environment cannot open: its kind, its host, or who we are there."""
     if workspace and "://" in workspace:
-        from fsspec import get_filesystem_class
+        from llmdet.files import exists
 
         try:
-            get_filesystem_class(workspace.split("://")[0])
-        except (ValueError, ImportError) as error:
+            exists(workspace)
+        except Exception as error:  # every store has errors of its own, such as missing credentials
             raise LlmdetError(f"--workspace {workspace}: {error}") from None
 
 

@@ -32,18 +32,26 @@ def dominant_colour(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = 
     Without a mask the central part is read (the middle two thirds of both sides), since the corners of a box are mostly
     background. None when the patch is tiny or mixed.
     """
+    shares = colour_shares(pixels, mask)
+    first, second = sorted([*shares.values(), 0.0, 0.0], reverse=True)[:2]
+    if first < 0.5 or first < 2 * second:
+        return None
+    return max(shares, key=shares.__getitem__)
+
+
+def colour_shares(pixels: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> dict[str, float]:
+    """The share of each colour word among the pixels that `dominant_colour` reads; empty for a tiny patch.
+
+    They sum to less than one where pixels are between two words.
+    """
     chosen = _inside(pixels, mask) if mask is not None else _centre(pixels).reshape(-1, 3)
     if len(chosen) < _MIN_PIXELS:
-        return None
+        return {}
     chosen = chosen[:: max(1, len(chosen) // _MAX_PIXELS)]
     levels = (chosen >> 3).astype(np.int64)
     words = _table()[levels[:, 0], levels[:, 1], levels[:, 2]]
-    counts = np.bincount(words, minlength=_UNCLEAR + 1)
-    named = counts[:_UNCLEAR]
-    first, second = np.sort(named)[-1], np.sort(named)[-2]
-    if first < 0.5 * len(chosen) or first < 2 * second:
-        return None
-    return COLOURS[int(named.argmax())]
+    counts = np.bincount(words, minlength=_UNCLEAR + 1)[:_UNCLEAR]
+    return {COLOURS[i]: float(counts[i]) / len(chosen) for i in np.flatnonzero(counts)}
 
 
 def _inside(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

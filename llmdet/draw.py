@@ -102,6 +102,22 @@ def draw_boxes(
     return canvas
 
 
+def draw_numbers(image: Image.Image, boxes_xyxy: ArrayLike, numbers: Sequence[int]) -> Image.Image:
+    """A new RGB picture of the same size with boxes, each with the number given for it and a colour of its own.
+
+    `boxes_xyxy` is (n, 4) in pixels of `image` and is clipped to it.
+    """
+    canvas = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    boxes = geometry.clip(np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4), *canvas.size)
+    pen = _Pen(canvas)
+    large_first = sorted(zip(boxes.tolist(), numbers, strict=True), key=lambda one: -geometry.areas(np.array(one[0])))
+    for box, number in large_first:
+        pen.outline(tuple(box), PALETTE[number % len(PALETTE)])
+    for box, number in large_first:
+        pen.label(tuple(box), [str(number)], PALETTE[number % len(PALETTE)])
+    return canvas
+
+
 class _Pen:
     """Draws on one picture and remembers where labels are."""
 

@@ -31,6 +31,7 @@ __all__ = [
     "iter_json_list",
     "iter_jsonl",
     "join",
+    "names",
     "open_atomic",
     "open_bytes",
     "open_text",
@@ -86,6 +87,15 @@ def exists(url: str) -> bool:
     """Whether there is a file or folder."""
     fs, path = url_to_fs(url)
     return bool(fs.exists(path))
+
+
+def names(url: str, end: str = "") -> list[str]:
+    """Names of what a folder holds that end so, sorted; none where there is no folder."""
+    fs, path = url_to_fs(url)
+    if not fs.exists(path):
+        return []
+    found = (posixpath.basename(entry.rstrip("/")) for entry in fs.ls(path, detail=False, refresh=True))
+    return sorted(name for name in found if name.endswith(end))
 
 
 def state(url: str) -> str:

@@ -72,3 +72,15 @@ def offsets_of(lists: pa.Array) -> Offsets:
     """Where each list of a list column begins in `lists.flatten()`; a null list is an empty one."""
     ends = np.cumsum(lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int32)
     return np.concatenate([np.zeros(1, np.int32), ends])
+
+
+def utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
+    """The bytes that a column of strings points into, and where each text begins in them: text i is data[o[i]:o[i+1]].
+
+    A slice points into the bytes of its whole, so its offsets need not begin at zero.
+    """
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int32)
+    there = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data, dtype=np.uint8), there

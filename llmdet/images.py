@@ -96,6 +96,21 @@ def open_image(url: str, orientation: Orientation = "stored") -> Image.Image:
         return image.transpose(turn) if turn is not None else image
 
 
+def open_sized(url: str, size: tuple[int, int], orientation: Orientation = "stored") -> Image.Image:
+    """As `open_image`, in the other orientation where only that has the annotated (width, height).
+
+    Raises ImageError("size_mismatch") where none has.
+    """
+    image = open_image(url, orientation)
+    if image.size == size:
+        return image
+    turned = open_image(url, "applied" if orientation == "stored" else "stored")
+    if turned.size != size:
+        wanted, there = ("x".join(map(str, one)) for one in (size, image.size))
+        raise ImageError("size_mismatch", f"annotations say {wanted}, {url} is {there}")
+    return turned
+
+
 def _looks(image: Image.Image) -> bytes | None:
     """The 256 signs of a picture's lowest frequencies, or None where most are ties: any plain picture is like another.
 

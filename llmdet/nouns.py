@@ -150,6 +150,11 @@ def is_plural(words: str) -> bool:
     return len(head) > 3 and head.endswith("s") and _S_SINGULAR.search(head) is None
 
 
+def is_invariant(word: str) -> bool:
+    """Whether a noun has the same form for one and for many: `sheep`."""
+    return word in _INVARIANT
+
+
 def states_colour(words: str) -> bool:
     """Whether a colour is part of the name, so that a measured one would repeat or contradict it."""
     return any(word in COLOURS or word == "grey" for word in words.lower().split())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from llmdet import boxes as geometry
 from llmdet.histogram import ASPECTS, BOXES, CHARACTERS, SHARES, WORDS, Histogram
+from llmdet.quality import Quality
 
 
 class Made(NamedTuple):
@@ -55,6 +56,9 @@ class Tally:
     text_characters: Histogram = _NO_CHARACTERS
     area_share: Histogram = _NO_SHARES  # of a box, clipped to the image
     aspect: Histogram = _NO_ASPECTS
+    links: Histogram = _NO_WORDS  # of an image-level caption
+    removed_words: Histogram = _NO_WORDS  # that rules took out of a caption, for captions that they changed
+    quality: Quality = field(default_factory=Quality)
     # One 64-bit hash per different (root, image), sorted, and the number of boxes of its records: 16 bytes an image.
     image_keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     image_boxes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -87,12 +91,13 @@ class Tally:
             "kinds": dict(self.kinds.most_common()),
             "flags": dict(self.flags.most_common()),
             "captions": [{**made._asdict(), "count": n} for made, n in self.made.most_common()],
+            "quality": self.quality.to_dict(),
             **{name: histogram.to_dict() for name, histogram in histograms.items()},
             "boxes_per_image": self.boxes_per_image.to_dict(),
         }
 
 
-_HISTOGRAMS = ("image_words", "region_words", "text_characters", "area_share", "aspect")
+_HISTOGRAMS = ("image_words", "region_words", "text_characters", "area_share", "aspect", "links", "removed_words")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +158,9 @@ def _tally(batch: pa.RecordBatch) -> Tally:
         region_words=Histogram.of(_words(pc.struct_field(region_captions, "text")), WORDS),
         text_characters=Histogram.of(_numpy(pc.utf8_length(batch.column("text"))), CHARACTERS),
         **_box_shapes(batch, box, record_of_box),
+        links=Histogram.of(_numpy(pc.struct_field(image_captions, "links").value_lengths().fill_null(0)), WORDS),
+        removed_words=_removed(image_captions) + _removed(region_captions),
+        quality=Quality.of(batch),
         image_keys=keys,
         image_boxes=image_boxes,
     )
@@ -187,6 +195,14 @@ def _true(mask: pa.Array) -> int:
 def _words(texts: pa.Array) -> NDArray[Any]:
     # Not Arrow's regular expressions: to them only ASCII white space parts words.
     return pl.Series("text", texts, dtype=pl.String).str.count_matches(r"\S+").fill_null(0).to_numpy()
+
+
+def _removed(captions: pa.Array) -> Histogram:
+    """Words that rules took out, over captions whose text is not what was said."""
+    said, words = pc.struct_field(captions, "raw"), pc.struct_field(captions, "text")
+    changed = pc.and_(pc.not_equal(said, ""), pc.not_equal(said, words)).fill_null(False)
+    fewer = _words(said.filter(changed)).astype(np.int64) - _words(words.filter(changed)).astype(np.int64)
+    return Histogram.of(np.maximum(fewer, 0), WORDS)
 
 
 def _value_counts(values: pa.Array) -> Counter[str]:

@@ -11,15 +11,38 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from llmdet import boxes
-from llmdet.flat import Flat
-from llmdet.record import Record, Region, Span
+from llmdet.flat import Flat, utf8
+from llmdet.record import Caption, Record, Region, Span
+
+# The leaves of a table of records that `sound` looks at, as parquet spells them.
+COLUMNS = [
+    "width",
+    "height",
+    "text",
+    "negatives.list.element.list.element",
+    "regions.list.element.phrases.list.element",
+    "regions.list.element.spans.list.element.list.element",
+    "regions.list.element.boxes.list.element.xyxy.list.element",
+    *[
+        f"{caption}.{leaf}"
+        for caption in ("captions.list.element", "regions.list.element.boxes.list.element.caption")
+        for leaf in (
+            "text",
+            "links.list.element.span.list.element",
+            "links.list.element.region",
+            "links.list.element.box",
+        )
+    ],
+]
+_LOWER = np.frombuffer(bytes(range(256)).lower(), dtype=np.uint8)
 
 
 def faults(record: Record) -> list[str]:
     """Every broken invariant of a record as `reason: detail`; empty for a sound one.
 
     Spans lie inside the text and are not empty; `text[span]` equals the phrase up to case; boxes are finite, at least
-    one pixel wide and high, and overlap the image; width and height are positive.
+    one pixel wide and high, and overlap the image; width and height are positive; links of captions lie inside the
+    caption and name a region, and a box, that is there.
     """
     found: list[str] = []
     if record.width < 1 or record.height < 1:
@@ -27,6 +50,11 @@ def faults(record: Record) -> list[str]:
     for index, region in enumerate(record.regions):
         found += [f"{fault} in region {index}" for fault in _region_faults(record, region)]
     found += [fault for span in record.negatives if (fault := _span_fault(record.text, span))]
+    for index, caption in enumerate(record.captions):
+        found += [f"{fault} in caption {index}" for fault in _link_faults(record, caption)]
+    for box in (box for region in record.regions for box in region.boxes if box.caption):
+        assert box.caption is not None
+        found += [f"{fault} in the caption of box {box.order}" for fault in _link_faults(record, box.caption)]
     return found
 
 
@@ -54,7 +82,31 @@ def sound(batch: pa.RecordBatch) -> NDArray[np.bool_]:
     phrases = regions.field("phrases").flatten().filter(pa.array(inside))
     there = _said(batch.column("text"), owner[inside], spans[inside], phrases)
     good[owner[inside][~there]] = False
+    captions = batch.column("captions")
+    owner = np.repeat(np.arange(batch.num_rows), _numbers(captions.value_lengths()))
+    good[_with_broken_links(captions.flatten(), owner, flat)] = False
+    good[_with_broken_links(flat.boxes.field("caption"), record_of_box, flat)] = False
     return good
+
+
+def _with_broken_links(captions: pa.StructArray, owner: NDArray[np.int64], flat: Flat) -> NDArray[np.int64]:
+    """The records of captions with a link that `_link_faults` would name; `owner` is the record of each caption."""
+    there = captions.is_valid()
+    captions, owner = captions.filter(there), owner[there.to_numpy(zero_copy_only=False)]
+    lists = captions.field("links")
+    counts = _numbers(lists.value_lengths().fill_null(0))
+    if not counts.any():
+        return owner[:0]
+    links, lengths = lists.flatten(), _numbers(pc.utf8_length(captions.field("text")))
+    owner, lengths = np.repeat(owner, counts), np.repeat(lengths, counts)
+    region, box = _numbers(links.field("region")), links.field("box")
+    known = (region >= 0) & (region < np.diff(flat.region_offsets)[owner])
+    boxes = np.zeros(len(known), dtype=np.int64)
+    boxes[known] = np.diff(flat.box_offsets)[flat.region_offsets[owner[known]] + region[known]]
+    number = _numbers(box.fill_null(-1))
+    inside = _numbers(box.is_null()).astype(bool) | ((number >= 0) & (number < boxes))
+    spans = np.asarray(links.field("span").flatten().to_numpy(zero_copy_only=False), dtype=np.int64).reshape(-1, 2)
+    return np.asarray(owner[~(_inside(spans, lengths) & known & inside)])
 
 
 def _in_step(regions: pa.StructArray) -> NDArray[np.bool_]:
@@ -65,6 +117,32 @@ def _in_step(regions: pa.StructArray) -> NDArray[np.bool_]:
 
 def _said(texts: pa.Array, owner: NDArray[np.int64], spans: NDArray[np.int64], phrases: pa.Array) -> NDArray[np.bool_]:
     """Whether the owner's text says each phrase at its span, up to case."""
+    data, begins = utf8(texts.cast(pa.string()))
+    same = (np.diff(begins) == _numbers(pc.utf8_length(texts)))[owner]  # there a character is a byte
+    same &= _numbers(pc.binary_length(phrases)) == spans[:, 1] - spans[:, 0]
+    if same.any():
+        wanted, bounds = utf8(phrases.cast(pa.string()).filter(pa.array(same)))
+        said = data[_runs(begins[owner[same]] + spans[same, 0], np.diff(bounds))]
+        differ = np.flatnonzero(_LOWER[said] != _LOWER[wanted[bounds[0] : bounds[-1]]])
+        same[np.flatnonzero(same)[np.searchsorted(bounds - bounds[0], differ, side="right") - 1]] = False
+    rest = np.flatnonzero(~same)
+    if len(rest):
+        same[rest] = _said_in_unicode(texts, owner[rest], spans[rest], phrases.take(pa.array(rest)))
+    return same
+
+
+def _runs(starts: NDArray[np.int64], sizes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The whole numbers from each start on, as many as its size (at least one), one run after the other."""
+    steps = np.ones(sizes.sum(), dtype=np.int64)
+    steps[0] = starts[0]
+    steps[np.cumsum(sizes[:-1])] = starts[1:] - starts[:-1] - sizes[:-1] + 1
+    return np.cumsum(steps)
+
+
+def _said_in_unicode(
+    texts: pa.Array, owner: NDArray[np.int64], spans: NDArray[np.int64], phrases: pa.Array
+) -> NDArray[np.bool_]:
+    """`_said` for any text: lengths and lower case are those of characters."""
     frame = pl.DataFrame(
         {
             "text": pl.Series(pl.from_arrow(texts)).gather(owner),
@@ -137,6 +215,18 @@ def _region_faults(record: Record, region: Region) -> list[str]:
         fault = boxes.fault(box.xyxy, record.width, record.height)
         if fault:
             found.append(f"{fault}: {box.xyxy} in {record.width}x{record.height}")
+    return found
+
+
+def _link_faults(record: Record, caption: Caption) -> list[str]:
+    found = []
+    for link in caption.links:
+        if fault := _span_fault(caption.text, link.span):
+            found.append(f"link_{fault}")
+        if not 0 <= link.region < len(record.regions):
+            found.append(f"link_without_region: {link.region} of {len(record.regions)}")
+        elif link.box is not None and not 0 <= link.box < len(record.regions[link.region].boxes):
+            found.append(f"link_without_box: {link.box} of {len(record.regions[link.region].boxes)}")
     return found
 
 

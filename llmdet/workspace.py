@@ -22,6 +22,7 @@ from fsspec.core import url_to_fs
 from llmdet import files
 from llmdet.errors import DamagedError, FormatError, MissingError
 from llmdet.record import Record, from_batch
+from llmdet.seal import is_whole, seal
 
 MANIFEST = "manifest.json"
 # A part is one row group: it is read whole, and every further group costs each column a page.
@@ -97,7 +98,7 @@ class Table:
         return f"part-{index:05d}-{fingerprint}.parquet"
 
     def write_part(self, index: int, fingerprint: str, data: pa.RecordBatch | pa.Table | bytes) -> Part:
-        """Write one part all or nothing; bytes are a parquet file already."""
+        """Write one part all or nothing; bytes are a sealed parquet file already."""
         name = self.part_name(index, fingerprint)
         content = data if isinstance(data, bytes) else to_parquet(data)
         rows = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows if isinstance(data, bytes) else data.num_rows
@@ -129,14 +130,8 @@ class Table:
                 fs.rm_file(posixpath.join(path, name))
 
     def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """One part. Raises DamagedError for a file that parquet cannot read."""
-        url = files.join(self.url, name)
-        try:
-            return from_parquet(files.read_bytes(url), columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DamagedError(
-                f"{url} cannot be read ({error}); find all such files with: llmdet-data doctor --verify"
-            ) from error
+        """One part. Raises DamagedError for a file that is not as it was written."""
+        return read_part(files.join(self.url, name), columns)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The parts of the committed table in order, one at a time."""
@@ -149,12 +144,12 @@ class Table:
             yield from from_batch(table)
 
     def damaged(self) -> list[str]:
-        """Names of parts whose bytes are not what the manifest promises."""
+        """Names of parts whose bytes are not what was written and what the manifest promises."""
         manifest = self.manifest()
         bad = []
         for part in manifest.parts if manifest else ():
             url = files.join(self.url, part.name)
-            if not files.exists(url) or files.sha256(files.read_bytes(url)) != part.sha256:
+            if not files.exists(url) or not _promised(files.read_bytes(url), part.sha256):
                 bad.append(part.name)
         return bad
 
@@ -201,9 +196,20 @@ class Workspace:
         return [name for name in self.children("records") if self.records(name).manifest()]
 
     def best_records(self, source: str) -> Table:
-        """The records of a source with pseudo boxes where `ground` was run, as ingested otherwise."""
-        grounded = self.grounded(source)
-        return grounded if grounded.manifest() else self.records(source)
+        """The records of a source with pseudo boxes where `ground` was run, as ingested otherwise.
+
+        Raises MissingError for pseudo boxes of other records than those that are there now.
+        """
+        grounded, records = self.grounded(source), self.records(source)
+        made, there = grounded.manifest(), records.manifest()
+        if made is None:
+            return records
+        if there and made.inputs.get("records", there.fingerprint) != there.fingerprint:
+            raise MissingError(
+                f"the pseudo boxes of {source} were made for other records than those that are there now; "
+                f"run: llmdet-data ground --source {source}, or remove {grounded.url}"
+            )
+        return grounded
 
     def children(self, *parts: str) -> list[str]:
         fs, path = url_to_fs(self.path(*parts))
@@ -227,16 +233,39 @@ class Workspace:
 
 
 def to_parquet(data: pa.RecordBatch | pa.Table) -> bytes:
-    """A batch or table as the bytes of one parquet file; the same data gives the same bytes."""
+    """A batch or table as the bytes of one sealed parquet file; the same data gives the same bytes."""
     table = pa.Table.from_batches([data]) if isinstance(data, pa.RecordBatch) else data
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP, use_dictionary=repeated(table.schema))
-    return sink.getvalue()
+    return seal(sink.getvalue())
 
 
 def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table of a parquet file."""
-    return pq.ParquetFile(io.BytesIO(data)).read(columns=columns)
+    """The table of a parquet file, or some columns of it; a leaf of a nested one is named as parquet spells it.
+
+    Without threads: parts are read side by side, and each reader has one core.
+    """
+    return pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)
+
+
+def _promised(data: bytes, sha256: str) -> bool:
+    return is_whole(data) and files.sha256(data) == sha256
+
+
+def read_part(url: str, columns: list[str] | None = None) -> pa.Table:
+    """The table of a part, or some of its columns. Raises DamagedError where it is not as it was written."""
+    return from_parquet(read_whole(url), columns)
+
+
+def read_whole(url: str) -> bytes:
+    """The file of a part. Raises DamagedError where it is not as it was written."""
+    data = files.read_bytes(url)
+    if not is_whole(data):
+        raise DamagedError(
+            f"{url} is damaged: its checksum does not fit its content; find all such files, and take them out of the "
+            "way, with: llmdet-data doctor --verify --remove-damaged"
+        )
+    return data
 
 
 @lru_cache(maxsize=16)

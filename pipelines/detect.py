@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmdet import files
 from llmdet.errors import ImageError
 from llmdet.record import Orientation
-from pipelines.cluster import workers
+from pipelines.cluster import ray_data, workers
 from pipelines.parts import Packed, Progress, Row, collect
 
 if TYPE_CHECKING:
@@ -56,17 +56,16 @@ def detect(
     progress: Progress | None = None,
 ) -> list[Found]:
     """Answers to all queries, in their order. Needs a running Ray (`pipelines.cluster`)."""
-    import ray
-
     groups = _groups(queries)
     if not groups:
         return []
     rows = [{"item": _packed(number, group)} for number, group in enumerate(groups)]
     actors = min(workers(), len(groups))
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        _Actor,  # type: ignore[arg-type]
+    data = ray_data()
+    dataset = data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Actor,
         fn_constructor_args=(threshold,),
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        compute=data.ActorPoolStrategy(size=actors),
         num_gpus=1 if gpu else None,
     )
     answers = sorted(collect(dataset, len(groups), progress), key=lambda row: row["number"])
@@ -128,16 +127,12 @@ class _Actor:
 
 def _opened(query: Query) -> Image.Image:
     """The photo in the orientation that has the annotated size. Raises ImageError, size_mismatch where none has it."""
-    from llmdet.images import open_image
+    from llmdet.images import open_image, open_sized
 
-    image = open_image(query.image, query.orientation)
-    if query.size is None or image.size == tuple(query.size):
-        return image
-    turned = open_image(query.image, "applied" if query.orientation == "stored" else "stored")
-    if turned.size != tuple(query.size):
-        wanted, there = ("x".join(map(str, size)) for size in (query.size, image.size))
-        raise ImageError("size_mismatch", f"annotations say {wanted}, {query.image} is {there}")
-    return turned
+    if query.size is None:
+        return open_image(query.image, query.orientation)
+    width, height = query.size
+    return open_sized(query.image, (width, height), query.orientation)
 
 
 def image_url(folder: str, name: str) -> str:

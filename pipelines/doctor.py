@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-
 from llmdet import __version__, files
 from llmdet.card import not_checked
 from llmdet.catalogue import CATALOGUE, DATA_ROOT, compare
-from llmdet.errors import DamagedError, ExtraError, FormatError, SettingError
-from llmdet.workspace import MANIFEST, Table, Workspace
-from pipelines.ledger import Ledger
+from llmdet.errors import ExtraError, FormatError, SettingError
+from llmdet.workspace import Workspace
 from pipelines.recipe import workflows
-from pipelines.status import tables_of
+from pipelines.verify import check_files, remove_damaged
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -34,7 +31,7 @@ EXTRAS = {  # extra -> modules that it cannot do without
     "train": ("torch", "transformers", "safetensors", "scipy", "faster_coco_eval"),
     "vllm": ("vllm", "transformers"),
     "transformers": ("torch", "torchvision", "transformers"),
-    "openai": ("openai",),
+    "openai": ("aiohttp",),
     "demo": ("gradio",),
 }
 NLTK_DATA = ("tokenizers/punkt_tab", "taggers/averaged_perceptron_tagger_eng", "corpora/stopwords", "corpora/wordnet")
@@ -52,12 +49,17 @@ class Finding:
 
 
 def doctor(
-    workspace: Workspace | None = None, verify: bool = False, source: str | None = None, data_root: str = ""
+    workspace: Workspace | None = None,
+    verify: bool = False,
+    source: str | None = None,
+    data_root: str = "",
+    remove: bool = False,
 ) -> list[Finding]:
     """Look at everything that a run needs.
 
-    With `verify`, read every file of the workspace against its hash; with `source`, look for its files below the data
-    root. Raises SettingError for a source that has no usual place.
+    With `verify`, read every file of the workspace against its checksum, and with `remove` take those that are
+    damaged out of the way; with `source`, look for its files below the data root. Raises SettingError for a source
+    that has no usual place, BusyError where a damaged file belongs to a table that is being written.
     """
     found = [
         _python(),
@@ -73,7 +75,7 @@ def doctor(
         found.append(_disk(workspace))
         found += _leaks(workspace)
         if verify:
-            found += _verified(workspace)
+            found += _verified(workspace, remove)
     if source:
         found += _layout(source, data_root or DATA_ROOT)
     return found
@@ -261,62 +263,13 @@ def _leaks(workspace: Workspace) -> Iterator[Finding]:
             yield Finding("ok", f"{name} leaks", "checked against every list of evaluation photos that was named")
 
 
-def _verified(workspace: Workspace) -> list[Finding]:
-    """Every part of every table, and every file of every ledger; one line when all are whole."""
-    found: list[Finding] = []
-    checked = 0
-    for stage, _, table in tables_of(workspace):
-        number, bad = _table(stage, table)
-        checked += number
-        found += bad
-    for source in workspace.children("responses"):
-        for name in workspace.children("responses", source):
-            number, bad = _ledger(Ledger(workspace.path("responses", source, name)))
-            checked += number
-            found += bad
-    if found:
-        return found
-    return [Finding("ok", "files", f"{checked} checked in {workspace.url}, all whole")]
-
-
-def _table(stage: str, table: Table) -> tuple[int, list[Finding]]:
-    """How many parts were checked, and those that are not what the manifest promises."""
-    try:
-        manifest = table.manifest()
-    except FormatError as error:
-        return 1, [Finding("fail", "files", str(error))]
-    parts = manifest.parts if manifest else ()
-    bad = []
-    for part in parts:
-        url = files.join(table.url, part.name)
-        fault = _fault(table, part.name, part.sha256)
-        if fault:
-            hint = f"remove it and {files.join(table.url, MANIFEST)}, then run {stage} again: the other parts are kept"
-            bad.append(Finding("fail", "files", f"{url} {fault}", hint))
-    return len(parts), bad
-
-
-def _fault(table: Table, name: str, sha256: str) -> str:
-    url = files.join(table.url, name)
-    if not files.exists(url):
-        return "is missing"
-    if sha256 and files.sha256(files.read_bytes(url)) != sha256:
-        return "is damaged: its content is not what the manifest promises"
-    try:
-        table.read(name, [])
-    except (DamagedError, pa.ArrowException):
-        return "is damaged: it is not a parquet file"
-    return ""
-
-
-def _ledger(ledger: Ledger) -> tuple[int, list[Finding]]:
-    """Ledgers have no hashes of their own: a file counts as whole when all of it can be read."""
-    names = ledger.names()
-    bad = []
-    for name in names:
-        try:
-            ledger.read(name)
-        except DamagedError:
-            hint = "remove it and run caption again: only its requests are asked again"
-            bad.append(Finding("fail", "files", f"{files.join(ledger.url, name)} is damaged", hint))
-    return len(names), bad
+def _verified(workspace: Workspace, remove: bool) -> list[Finding]:
+    """Every file of the workspace against its checksum; one line when all are whole."""
+    checked, damages = check_files(workspace)
+    if not damages:
+        return [Finding("ok", "files", f"{checked} checked in {workspace.url}, all whole")]
+    if remove:
+        remove_damaged(damages)
+        return [Finding("warn", "files", f"{one.url} {one.fault}: removed", f"run: {one.again}") for one in damages]
+    hint = "take it out of the way with: doctor --verify --remove-damaged; then run: "
+    return [Finding("fail", "files", f"{one.url} {one.fault}", hint + one.again) for one in damages]

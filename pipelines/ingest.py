@@ -22,8 +22,8 @@ from llmdet.leaks import Leak, Leaks, LeakSettings, Space
 from llmdet.record import Orientation, Record, from_batch, to_batch
 from llmdet.rejects import Reject
 from llmdet.sources.source import Source
-from llmdet.workspace import Workspace, fingerprint
-from pipelines.cluster import cluster
+from llmdet.workspace import Manifest, Workspace, fingerprint
+from pipelines.cluster import cluster, ray_data
 from pipelines.leak_lists import leak_lists, state_of_lists
 from pipelines.lease import hold
 from pipelines.parts import Outcome, Packed, PartOutput, Progress, Row, StageTables, collect, failure, outcome_of
@@ -59,18 +59,11 @@ def ingest(
     check_name(source.name, "source")
     source = _rooted(source)
     _require(source, settings)
-    tables = StageTables(
-        "ingest",
-        workspace.records(source.name),
-        workspace.rejects("ingest", source.name),
-        fingerprint(
-            {"source": _describe(source), "settings": asdict(settings), "lists": state_of_lists(settings.leaks)}
-        ),
-    )
+    tables = _tables(workspace, source, settings)
     done = tables.done()
     if done:
         return outcome_of(done.counts, done.counts["seconds"], skipped=True)
-    with hold(tables.table.url) as held, cluster():
+    with hold(tables.table.url) as held, cluster(workspace.url, reads=_seen_by_all(source)):
         leaks, space = leak_lists(workspace, settings.leaks), photo_ids_of(source)
         work = _Check(tables, settings, _images(source), leaks, space)
         rows = collect(_dataset(source, settings).map(Packed(work)), None, progress)
@@ -81,6 +74,19 @@ def ingest(
             settings={**asdict(settings), "source": _describe(source)},
             info=_with_report(next(row["info"] for row in rows if row["info"]), leaks.report(space, settings.images)),
         )
+
+
+def ingested(workspace: Workspace, source: Source, settings: IngestSettings) -> Manifest | None:
+    """The manifest of `records/<source.name>/` where `ingest` would have nothing to do."""
+    return _tables(workspace, _rooted(source), settings).done()
+
+
+def _tables(workspace: Workspace, source: Source, settings: IngestSettings) -> StageTables:
+    """Where a source goes, and the fingerprint of all that its records depend on."""
+    inputs = {"source": _describe(source), "settings": asdict(settings), "lists": state_of_lists(settings.leaks)}
+    return StageTables(
+        "ingest", workspace.records(source.name), workspace.rejects("ingest", source.name), fingerprint(inputs)
+    )
 
 
 def _with_report(info: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +110,12 @@ def _rooted(source: Source) -> Source:
         elif isinstance(value, tuple) and value and all(hasattr(item, "read") for item in value):
             changed[own.name] = tuple(_rooted(item) for item in value)
     return replace(source, **changed)  # type: ignore[type-var]
+
+
+def _seen_by_all(source: Source) -> list[str]:
+    """What any node may be asked to read; what is not needed need not be there."""
+    places = (getattr(source, "annotations", ""), _images(source))
+    return [place for place in places if place and files.exists(place)]
 
 
 def _images(source: Source) -> str:
@@ -147,7 +159,6 @@ def _require(source: Source, settings: IngestSettings) -> None:
 
 
 def _dataset(source: Source, settings: IngestSettings) -> Any:
-    import ray
     from ray.data import Datasource
     from ray.data.block import BlockMetadata
     from ray.data.datasource import ReadTask
@@ -163,7 +174,7 @@ def _dataset(source: Source, settings: IngestSettings) -> Any:
             return [ReadTask(lambda: _guarded(source, settings), metadata)]
 
     # A different CPU share keeps Ray Data from fusing reading and checking into one task.
-    return ray.data.read_datasource(SourceParts(), override_num_blocks=1, num_cpus=0.5)
+    return ray_data().read_datasource(SourceParts(), override_num_blocks=1, num_cpus=0.5)
 
 
 MAX_SIDE = 2**31 - 1  # pixels that the schema can hold

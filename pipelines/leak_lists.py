@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from llmdet import files
 from llmdet.leaks import Leaks, LeakSettings, PhotoList
 from llmdet.photo_lists import PhotoRow, look, no_photos, photo_list, pictures, read_lists
-from llmdet.workspace import Workspace, fingerprint, to_parquet
+from llmdet.workspace import Workspace, fingerprint, read_part, to_parquet
 from pipelines.parts import Row, run_parts
 
 CHUNK = 256  # photos
@@ -37,7 +35,7 @@ def _photos(workspace: Workspace, folder: str) -> PhotoList:
     url = workspace.path("leaks", f"photos-{fingerprint([folder, files.state(folder)])}.parquet")
     if not files.exists(url):
         files.write_bytes(url, to_parquet(_hashed(folder)))
-    table = pq.read_table(io.BytesIO(files.read_bytes(url)))
+    table = read_part(url)
     rows = zip(*(table.column(name).to_pylist() for name in _SCHEMA.names), strict=True)
     return photo_list(folder, (row if row[1] else None for row in rows))
 

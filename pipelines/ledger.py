@@ -8,6 +8,7 @@ commitment: inside one attempt the first committed answer counts.
 from __future__ import annotations
 
 import posixpath
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,8 +20,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from llmdet import files
-from llmdet.errors import DamagedError
-from llmdet.workspace import from_parquet, to_parquet
+from llmdet.workspace import read_part, to_parquet
 from pipelines.engines.engine import Answer, Request
 
 SCHEMA = pa.schema(
@@ -64,6 +64,42 @@ def entry(request: Request, record_id: str, answer: Answer) -> tuple[object, ...
     )
 
 
+def new_look() -> str:
+    """A name for one look into ledgers, for what workers remember of it: who deletes a ledger and asks again gets
+    files of the same names, with other answers."""
+    return uuid.uuid4().hex
+
+
+def _positions(ids: Ids, wanted: Ids) -> NDArray[np.int64]:
+    """Index of each wanted id among sorted ones, -1 where it is not there."""
+    at = np.searchsorted(ids[:, 0], wanted[:, 0])
+    result = np.full(len(wanted), -1, dtype=np.int64)
+    open_ = np.arange(len(wanted))
+    # Ids that agree in their first halves are neighbours: one turn is enough but once in 2^64 draws.
+    while len(open_ := open_[at[open_] < len(ids)]):
+        here = ids[at[open_]]
+        found = (here == wanted[open_]).all(axis=1)
+        result[open_[found]] = at[open_[found]]
+        open_ = open_[~found & (here[:, 0] == wanted[open_, 0])]
+        at[open_] += 1
+    return result
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Which requests have an answer, 16 bytes each; what was answered again is rare and stands apart."""
+
+    ids: Ids  # sorted
+    later: dict[int, int]  # index -> attempt, where it is not the first
+
+    def attempts(self, requests: Sequence[bytes]) -> dict[bytes, int]:
+        """The attempt that answered each request which has an answer."""
+        if not requests or not len(self.ids):
+            return {}
+        at = _positions(self.ids, ids_of(requests)).tolist()
+        return {request: self.later.get(p, 0) for request, p in zip(requests, at, strict=True) if p >= 0}
+
+
 @dataclass(frozen=True)
 class Found:
     """Where the answers are: sorted ids, and for each the file and row of the answer that counts."""
@@ -74,20 +110,28 @@ class Found:
     attempt: NDArray[np.int32]
     ok: NDArray[np.bool_]
     names: tuple[str, ...] = field(default=())
+    look: str = field(default_factory=new_look)
 
     def positions(self, wanted: Ids) -> NDArray[np.int64]:
         """Index of each wanted id, -1 where it is not there."""
-        at = np.searchsorted(self.ids[:, 0], wanted[:, 0])
-        result = np.full(len(wanted), -1, dtype=np.int64)
-        open_ = np.arange(len(wanted))
-        # Ids that agree in their first halves are neighbours: one turn is enough but once in 2^64 draws.
-        while len(open_ := open_[at[open_] < len(self.ids)]):
-            here = self.ids[at[open_]]
-            found = (here == wanted[open_]).all(axis=1)
-            result[open_[found]] = at[open_[found]]
-            open_ = open_[~found & (here[:, 0] == wanted[open_, 0])]
-            at[open_] += 1
-        return result
+        return _positions(self.ids, wanted)
+
+    def runs(self, wanted: Ids) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(number of the wanted id, index) of everything that is known of the wanted ids; what is of one id stands
+        together, in the order of the index."""
+        first = self.positions(wanted)
+        asked, at = np.flatnonzero(first >= 0), first[first >= 0]
+        found = [np.stack([asked, at])]
+        # Further attempts of a request stand behind its first: few requests have any.
+        while len(at):
+            at = at + 1
+            more = np.flatnonzero(at < len(self.ids))
+            more = more[(self.ids[at[more]] == wanted[asked[more]]).all(axis=1)]
+            asked, at = asked[more], at[more]
+            found.append(np.stack([asked, at]))
+        both = np.concatenate(found, axis=1)
+        both = both[:, np.argsort(both[0], kind="stable")]
+        return both[0], both[1]
 
 
 @dataclass(frozen=True)
@@ -119,9 +163,10 @@ class Ledger:
         names = (posixpath.basename(entry) for entry in fs.ls(path, detail=False, refresh=True))
         return sorted(name for name in names if name.startswith("part-") and name.endswith(".parquet"))
 
-    def index(self, names: Sequence[str] | None = None) -> Found:
+    def index(self, names: Sequence[str] | None = None, *, attempts: bool = False) -> Found:
         """All request ids of the ledger (or of some of its files) with the answer that counts: an answer before an
-        error, then the highest attempt, then the first committed."""
+        error, then the highest attempt, then the first committed. With `attempts` the one that counts of each attempt,
+        in that order."""
         names = self.names() if names is None else names
         parts = [self._keys(name) for name in names]
         ids = np.concatenate([p[0] for p in parts]) if parts else np.empty((0, 2), np.uint64)
@@ -134,9 +179,20 @@ class Ledger:
         ids = ids[order]
         first = np.ones(len(ids), np.bool_)
         first[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+        if attempts:
+            first[1:] |= (attempt[order][1:] != attempt[order][:-1]) | (ok[order][1:] != ok[order][:-1])
         keep = order[first]
         # By column: a search in the first halves would copy all of them each time otherwise.
         return Found(np.asfortranarray(ids[first]), file[keep], row[keep], attempt[keep], ok[keep], tuple(names))
+
+    def answered(self) -> Answered:
+        """Which requests have an answer now, and from which attempt."""
+        found = self.index()
+        attempt = found.attempt[found.ok]
+        later = np.flatnonzero(attempt)
+        return Answered(
+            np.asfortranarray(found.ids[found.ok]), dict(zip(later.tolist(), attempt[later].tolist(), strict=True))
+        )
 
     def _keys(self, name: str) -> tuple[Ids, NDArray[np.int32], NDArray[np.bool_]]:
         table = self.read(name, ["request_id", "attempt", "error"])
@@ -144,25 +200,24 @@ class Ledger:
         return ids, table["attempt"].to_numpy(), pc.is_null(table["error"]).to_numpy(zero_copy_only=False)
 
     def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        url = files.join(self.url, name)
-        try:
-            return from_parquet(files.read_bytes(url), columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DamagedError(
-                f"{url} cannot be read ({error}); remove it and run caption again: only its requests are asked again"
-            ) from error
+        """One file. Raises DamagedError where it is not as it was written."""
+        return read_part(files.join(self.url, name), columns)
 
-    def answers(self, found: Found, wanted: Sequence[bytes]) -> list[dict[str, object] | None]:
-        """The row of each wanted request, or None where it was never asked."""
-        rows: list[dict[str, object] | None] = [None] * len(wanted)
+    def answers(self, found: Found, wanted: Sequence[bytes]) -> list[list[dict[str, object]]]:
+        """The rows of each wanted request, the one that counts first; none where it was never asked."""
+        rows: list[list[dict[str, object]]] = [[] for _ in wanted]
         if not wanted:
             return rows
-        at = found.positions(ids_of(wanted))
-        for number in np.unique(found.file[at[at >= 0]]):
-            here = np.nonzero((at >= 0) & (found.file[np.maximum(at, 0)] == number))[0]
-            table = _cached(self, found.names[number]).take(pa.array(found.row[at[here]]))
-            for position, row in zip(here, table.to_pylist(), strict=True):
-                rows[position] = row
+        asked, at = found.runs(ids_of(wanted))
+        ordered: list[dict[str, object] | None] = [None] * len(at)
+        for number in np.unique(found.file[at]):
+            here = np.flatnonzero(found.file[at] == number)
+            table = _cached(self, found.names[number], found.look).take(pa.array(found.row[at[here]]))
+            for position, row in zip(here.tolist(), table.to_pylist(), strict=True):
+                ordered[position] = row
+        for request, row in zip(asked.tolist(), ordered, strict=True):
+            if row is not None:
+                rows[request].append(row)
         return rows
 
 
@@ -171,6 +226,6 @@ def _name(epoch: int, chunk: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _cached(ledger: Ledger, name: str) -> pa.Table:
+def _cached(ledger: Ledger, name: str, look: str) -> pa.Table:
     """Neighbouring records have their answers in the same files."""
     return ledger.read(name)

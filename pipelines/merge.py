@@ -1,6 +1,7 @@
 """merge: every source's records become one table, `groundingcap/`, in the order of the recipe.
 
-Texts are never changed here. The work is on Arrow columns; no record is decoded.
+Texts are never changed here. The work is on Arrow columns; no record is decoded. What is kept, drawn or
+repeated depends on the row, its picture and the settings alone, never on parts or workers.
 """
 
 from __future__ import annotations
@@ -8,23 +9,30 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from itertools import pairwise
+from operator import add
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from llmdet import files, validate
-from llmdet.card import card
+from llmdet import files, quality, validate
 from llmdet.errors import MissingError, SettingError
+from llmdet.flat import offsets_of
+from llmdet.quality import Quality
 from llmdet.record import from_batch
 from llmdet.rejects import Reject
-from llmdet.sources.source import SourceInfo
-from llmdet.workspace import Table, Workspace, fingerprint, from_parquet
+from llmdet.workspace import Table, Workspace, fingerprint, from_parquet, read_whole
 from pipelines.cluster import cluster
 from pipelines.lease import hold
-from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts
+from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, in_one_line, outcome_of
+from pipelines.tasks import in_order
+
+_MOST_COPIES = 100  # of a record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,10 @@ class MergeSettings:
 
     order: tuple[str, ...] = ()  # sources; empty: all, by name
     caps: dict[str, int] = field(default_factory=dict)  # at most n records of a source: the first n
+    weights: dict[str, float] = field(default_factory=dict)  # after caps: 0.25 a quarter of its photos, 2 each twice
+    captions: Literal["all", "first", "longest"] = (
+        "all"  # of an image's captions; first: the engine's, where it has one
+    )
     splits: dict[str, float] = field(default_factory=dict)  # name -> share, by a hash of the image; the rest is "train"
 
 
@@ -41,6 +53,8 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
 
     Raises MissingError when nothing was ingested, SettingError for a source that is not there.
     """
+    from pipelines.card import write_card  # it knows of engines, which the workers of a merge need not import
+
     settings = settings or MergeSettings()
     started = time.monotonic()
     names = _order(workspace, settings)
@@ -55,29 +69,44 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
     done = tables.done()
     if done:
         return outcome_of(done.counts, done.counts["seconds"], skipped=True)
-    with hold(tables.table.url) as held, cluster():
-        rows = run_parts(_items(inputs, settings), _Merge(tables, settings), progress=progress)
+    with hold(tables.table.url) as held, cluster(workspace.url):
+        rows = _written(_items(inputs, settings), _Merge(tables, settings), progress)
         held.check()
-        outcome = tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints)
-        _write_card(workspace, names, outcome.records)
+        info = {"quality": _quality(rows, names)}
+        outcome = tables.commit(rows, started=started, settings=asdict(settings), inputs=fingerprints, info=info)
+        write_card(workspace)
         return outcome
 
 
-def _write_card(workspace: Workspace, names: list[str], records: int) -> None:
-    """`groundingcap/README.md`: licences, origins, and which evaluation photos were looked for."""
-    infos = {name: workspace.records(name).require("run ingest again").info for name in names}
-    sources = {name: SourceInfo.from_dict(info) for name, info in infos.items()}
-    title = f"Data set in {workspace.url.rstrip('/').rsplit('/', 1)[-1]}"
-    files.write_bytes(files.join(workspace.groundingcap().url, "README.md"), card(title, sources, records).encode())
+def _written(items: list[Row], work: _Merge, progress: Progress | None) -> list[Row]:
+    rows: list[Row] = []
+    with in_one_line():
+        for row in in_order(work, items):
+            rows.append(row)
+            if progress:
+                progress(len(rows), len(items))
+    return rows
+
+
+def _quality(rows: list[Row], names: list[str]) -> dict[str, dict[str, Any]]:
+    """The figures of each source in the merged table."""
+    found = {name: [Quality.from_dict(row["quality"]) for row in rows if row["source"] == name] for name in names}
+    return {name: reduce(add, parts, Quality()).to_dict() for name, parts in found.items()}
 
 
 def _order(workspace: Workspace, settings: MergeSettings) -> list[str]:
     there = workspace.sources()
     if not there:
         raise MissingError(f"no records in {workspace.url}; run: llmdet-data ingest")
-    unknown = [name for name in (*settings.order, *settings.caps) if name not in there]
+    unknown = [name for name in (*settings.order, *settings.caps, *settings.weights) if name not in there]
     if unknown:
         raise SettingError(f"merge names the sources {unknown}, the workspace has {there}")
+    for name, weight in settings.weights.items():
+        if not 0 <= weight <= _MOST_COPIES:
+            raise SettingError(f"merge.weights.{name} must be from 0 to {_MOST_COPIES}; got {weight}")
+    shares = settings.splits.values()
+    if any(not 0 <= share <= 1 for share in shares) or sum(shares) > 1 + 1e-9:
+        raise SettingError(f"merge.splits are shares from 0 to 1 with a sum of at most 1; got {settings.splits}")
     return list(settings.order) or there
 
 
@@ -120,11 +149,8 @@ def _items(inputs: dict[str, Table], settings: MergeSettings) -> list[Row]:
         starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
         for part, (start, _) in zip(parts, pairwise(starts), strict=True):
             left = max(0, settings.caps[name] - start) if name in settings.caps else None
-            items.append({"index": len(items), "url": table.url, "part": part.name, "keep": left})
+            items.append({"index": len(items), "url": table.url, "source": name, "part": part.name, "keep": left})
     return items
-
-
-_CHECKED = ["id", "width", "height", "text", "regions", "negatives"]  # what the validator looks at
 
 
 @dataclass(frozen=True)
@@ -135,19 +161,27 @@ class _Merge:
     settings: MergeSettings
 
     def __call__(self, item: Row) -> Row:
-        return self.tables.adopt(item["index"]) or self.tables.write(item["index"], self._output(item))
+        row = self.tables.adopt(item["index"]) or self.tables.write(item["index"], self._output(item))
+        figures = Quality.of(self.tables.table.read(row["part"][0], quality.COLUMNS))
+        return {**row, "source": item["source"], "quality": figures.to_dict()}
 
     def _output(self, item: Row) -> PartOutput:
-        data = files.read_bytes(files.join(item["url"], item["part"]))
-        untouched = item["keep"] is None and not self.settings.splits
-        if untouched and _good(from_parquet(data, _CHECKED)).all():
+        data = read_whole(files.join(item["url"], item["part"]))
+        settings, weight = self.settings, self.settings.weights.get(item["source"], 1.0)
+        untouched = item["keep"] is None and weight == 1 and settings.captions == "all" and not settings.splits
+        if untouched and _good(from_parquet(data, validate.COLUMNS)).all():
             return PartOutput(data)  # nothing changes: the file is passed on
         table = from_parquet(data)
         keep = table.num_rows if item["keep"] is None else item["keep"]
-        over = table["id"].slice(keep).to_pylist()
-        left_out = [Reject(identity, "record", "policy", "merge", "over_cap", "the source's cap") for identity in over]
+        left_out = _left_out(table["id"].slice(keep), "over_cap", "the source's cap")
         kept, faults = _sound(table.slice(0, keep))
-        return PartOutput(_with_splits(kept, self.settings.splits), [*left_out, *faults])
+        kept, not_drawn = _weighted(kept, weight)
+        kept, not_chosen = _with_captions(kept, settings.captions)
+        return PartOutput(_with_splits(kept, settings.splits), [*left_out, *faults, *not_drawn, *not_chosen])
+
+
+def _left_out(ids: pa.ChunkedArray, reason: str, detail: str) -> list[Reject]:
+    return [Reject(identity, "record", "policy", "merge", reason, detail) for identity in ids.to_pylist()]
 
 
 def _good(table: pa.Table) -> NDArray[np.bool_]:
@@ -168,22 +202,77 @@ def _sound(table: pa.Table) -> tuple[pa.Table, list[Reject]]:
     return table.filter(pa.array(good)), rejects
 
 
+def _weighted(table: pa.Table, weight: float) -> tuple[pa.Table, list[Reject]]:
+    """Each record as often as its weight says: whole copies, and one more for the share of photos that is left over.
+
+    A copy stands behind its record and has `~2`, `~3`, ... at the end of its text id and id.
+    """
+    if weight == 1 or not table.num_rows:
+        return table, []
+    # Another hash than that of splits: a quarter of the photos must not be those of a split.
+    places = np.array([_place(key, b"weight") for key in _pictures(table)])
+    times = int(weight) + (places < weight % 1).astype(np.int64)
+    rows = np.repeat(np.arange(table.num_rows), times)
+    number = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+    endings = pa.array([f"~{n + 1}" if n else "" for n in number.tolist()], pa.string())
+    drawn = table.take(pa.array(rows))
+    for name in ("id", "text_id"):
+        column = pc.binary_join_element_wise(drawn[name].combine_chunks(), endings, "")
+        drawn = drawn.set_column(drawn.schema.get_field_index(name), drawn.schema.field(name), column)
+    return drawn, _left_out(table["id"].filter(pa.array(times == 0)), "not_drawn", f"weight {weight:g}")
+
+
+def _with_captions(table: pa.Table, choice: Literal["all", "first", "longest"]) -> tuple[pa.Table, list[Reject]]:
+    """One caption of each image where not all are wanted: the first, or the first of the longest (in characters)."""
+    if choice == "all" or not table.num_rows:
+        return table, []
+    table = table.combine_chunks()
+    column = table["captions"].chunk(0)
+    starts, flat = offsets_of(column), column.flatten()
+    some = np.diff(starts) > 0
+    chosen = starts[:-1][some]
+    if choice == "longest":
+        sizes = pc.utf8_length(flat.field("text")).to_numpy(zero_copy_only=False)
+        chosen = np.array([a + sizes[a:b].argmax() for a, b in pairwise(starts.tolist()) if b > a], np.int64)
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(some, dtype=np.int32)])
+    one = pa.ListArray.from_arrays(pa.array(ends), flat.take(pa.array(chosen)), type=column.type)
+    lost = np.setdiff1d(np.arange(len(flat)), chosen)
+    owner = np.repeat(np.arange(table.num_rows), np.diff(starts))[lost]
+    ids = table["id"].take(pa.array(owner)).to_pylist()
+    places = (lost - starts[:-1][owner]).tolist()
+    rejects = [
+        Reject(f"{identity}#image_caption-{place}", "annotation", "policy", "merge", "caption_not_chosen", choice)
+        for identity, place in zip(ids, places, strict=True)
+    ]
+    return table.set_column(table.schema.get_field_index("captions"), table.schema.field("captions"), one), rejects
+
+
+def _pictures(table: pa.Table) -> list[str]:
+    """What tells each record's picture from others."""
+    frame = pl.from_arrow(table.select(["image_sha256", "root", "image"]))
+    assert isinstance(frame, pl.DataFrame)
+    key = pl.coalesce("image_sha256", pl.concat_str("root", "image", separator="/"))
+    return frame.select(key).to_series().to_list()
+
+
 def _with_splits(table: pa.Table, splits: dict[str, float]) -> pa.Table:
     """Give every record a split by a hash of its picture, so that one photo is never on both sides."""
     if not splits:
         return table
-    frame = pl.from_arrow(table.select(["image_sha256", "root", "image"]))
-    assert isinstance(frame, pl.DataFrame)
-    keys = frame.select(pl.coalesce("image_sha256", pl.concat_str("root", "image", separator="/"))).to_series()
-    column = pa.array([split_of(key, splits) for key in keys], pa.string())
+    column = pa.array([split_of(key, splits) for key in _pictures(table)], pa.string())
     return table.set_column(table.schema.get_field_index("split"), "split", column)
 
 
 def split_of(key: str, splits: dict[str, float]) -> str:
     """The split of a picture: the hash of its key as a number in [0, 1) against the cumulated shares."""
-    place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
+    place = _place(key)
     for name, share in splits.items():
         if place < share:
             return name
         place -= share
     return "train"
+
+
+def _place(key: str, purpose: bytes = b"") -> float:
+    """The hash of a key as a number in [0, 1); another one for each purpose."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8, person=purpose).digest(), "big") / 2**64

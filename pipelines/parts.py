@@ -7,9 +7,10 @@ number of workers.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +18,14 @@ import orjson
 import pyarrow as pa
 
 from llmdet import errors, files, rejects
-from llmdet.errors import DamagedError, LlmdetError, MissingError
+from llmdet.errors import DamagedError, LlmdetError, MissingError, SettingError
 from llmdet.workspace import Manifest, Part, Table
+from pipelines.cluster import ray_data
+from pipelines.stop import draining, stopping
 
 Row = dict[str, Any]
+_STOPPED = b"stopped"
+_RETRIES = 5  # of an item whose worker died: of a bug, of too little memory, or with its machine
 Progress = Callable[[int, int | None], None]  # (done, total or None while it is not known)
 
 
@@ -124,19 +129,82 @@ def stored(table: Table, name: str) -> tuple[Part, pa.Table]:
     return Part(name, rows.num_rows, files.sha256(data)), rows
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """What work that holds a model or connections needs of Ray: actors that live as long as the run."""
+
+    count: int | None = None  # None: as many as the cluster's GPUs allow, one where it needs none
+    num_cpus: float = 1
+    num_gpus: float = 0
+    items: int = 4  # that a worker has at once, so that the end of one does not leave it idle
+    item_images: int = 32  # images in an item, unless a run says otherwise
+    environment: dict[str, str] = field(default_factory=dict)
+
+
 def run_parts(
-    items: list[Row], work: Callable[[Row], Row], *, progress: Progress | None = None, concurrency: int | None = None
+    items: list[Row],
+    work: Callable[[Row], Row],
+    *,
+    progress: Progress | None = None,
+    concurrency: int | None = None,
+    pool: Workers | None = None,
+    each: Callable[[Row], None] | None = None,
 ) -> list[Row]:
-    """Run `work` on every item as Ray Data tasks, one item per block, and collect what it returns.
+    """Run `work` on every item with Ray Data, one item per block, and collect what it returns.
 
-    Items and results are JSON-like. Raises the LlmdetError that a worker raised, as itself.
+    In tasks, or with `pool` in actors that keep what they started. `each` gets every result as it comes. Items and
+    results are JSON-like. Raises the LlmdetError that a worker raised, as itself, and LlmdetError for items that kill
+    every worker which tries them.
     """
-    import ray
-
     if not items:
         return []
-    packed = ray.data.from_items([{"item": orjson.dumps(item)} for item in items], override_num_blocks=len(items))
-    return collect(packed.map(Packed(work, unpack=True), concurrency=concurrency), len(items), progress)
+    data = ray_data()
+    packed = data.from_items([{"item": orjson.dumps(item)} for item in items], override_num_blocks=len(items))
+    job = Packed(work, unpack=True)
+    if pool is None:
+        tasks = packed.map(job, concurrency=concurrency, max_retries=_RETRIES)
+        return collect(tasks, len(items), progress, each)
+    size = min(pool_size(pool, concurrency), len(items))
+    strategy = data.ActorPoolStrategy(
+        size=size,
+        max_concurrent_calls_per_actor=pool.items,
+        max_tasks_in_flight_per_actor=2 * pool.items,
+        enable_true_multi_threading=True,
+    )
+    options: Any = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus or None, "compute": strategy}
+    # A worker is started again as often as it dies, but nothing is tried for ever: an item may be what kills it.
+    options |= {"max_restarts": -1, "max_task_retries": _RETRIES}
+    if pool.environment:
+        options["runtime_env"] = {"env_vars": pool.environment}
+    actors = packed.map(_Actor, fn_constructor_args=(job,), **options)
+    return collect(actors, len(items), progress, each)
+
+
+def pool_size(pool: Workers, concurrency: int | None = None) -> int:
+    """How many workers a run has where there is enough to do."""
+    return concurrency or pool.count or _room(pool)
+
+
+def _room(pool: Workers) -> int:
+    """How many workers the cluster's GPUs allow; one where they need none."""
+    import ray
+
+    if not pool.num_gpus:
+        return 1
+    there = ray.cluster_resources().get("GPU", 0)
+    if there < pool.num_gpus:
+        raise SettingError(f"a worker needs {pool.num_gpus:g} GPUs; this Ray cluster has {there:g}")
+    return int(there // pool.num_gpus)
+
+
+class _Actor:
+    """Work in a process that lives as long as the run; what the work starts stays with it."""
+
+    def __init__(self, job: Packed) -> None:
+        self._job = job
+
+    def __call__(self, row: Row) -> Row:
+        return self._job(row)
 
 
 @dataclass(frozen=True)
@@ -151,6 +219,8 @@ class Packed:
     unpack: bool = False
 
     def __call__(self, row: Row) -> Row:
+        if stopping():
+            return {"result": _STOPPED}
         try:
             result = self.work(orjson.loads(row["item"]) if self.unpack else row)
         except (LlmdetError, OSError) as error:
@@ -171,13 +241,50 @@ def raise_failure(row: Row) -> None:
         raise (LlmdetError if kind is errors.ImageError else kind)(message)
 
 
-def collect(dataset: Any, total: int | None, progress: Progress | None = None) -> list[Row]:
-    """Every result of `Packed` work as it comes. Raises the LlmdetError that a worker met."""
+def collect(
+    dataset: Any, total: int | None, progress: Progress | None = None, each: Callable[[Row], None] | None = None
+) -> list[Row]:
+    """Every result of `Packed` work as it comes. Raises the LlmdetError that a worker met, SystemExit after SIGTERM."""
     rows: list[Row] = []
-    for packed in dataset.iter_rows():
-        row = orjson.loads(packed["result"])
-        raise_failure(row)
-        rows.append(row)
-        if progress:
-            progress(len(rows), total)
+    with draining(), in_one_line():
+        for packed in dataset.iter_rows():
+            if packed["result"] == _STOPPED:
+                continue  # `draining` ends with SystemExit
+            row = orjson.loads(packed["result"])
+            raise_failure(row)
+            rows.append(row)
+            if each:
+                each(row)
+            if progress:
+                progress(len(rows), total)
     return rows
+
+
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """What Ray itself gives up on becomes a LlmdetError; an exception in a worker stays, for it is a bug of ours."""
+    from ray import exceptions
+
+    goes_on = "what was finished is kept, and the same command goes on"
+    try:
+        yield
+    except (exceptions.OutOfMemoryError, exceptions.OutOfDiskError, exceptions.ObjectStoreFullError) as error:
+        raise LlmdetError(
+            f"a machine ran out of memory or disk, {_RETRIES + 1} times over the same work; {goes_on} with fewer "
+            f"workers (concurrency), smaller chunks (chunk_images) or a larger machine. Ray says: {_first(error)}"
+        ) from error
+    except (exceptions.WorkerCrashedError, exceptions.RayActorError, exceptions.NodeDiedError) as error:
+        raise LlmdetError(
+            f"the process of a worker died {_RETRIES + 1} times over the same work: the engine crashes, or the system "
+            f"kills it for its memory; {goes_on}. Ray says: {_first(error)}"
+        ) from error
+    except exceptions.RayError as error:
+        if isinstance(error, exceptions.RayTaskError):
+            raise
+        raise LlmdetError(f"Ray stopped the work ({_first(error)}); {goes_on}") from error
+
+
+def _first(error: Exception) -> str:
+    """The first line of what Ray says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'nothing'}"[:300]

@@ -6,6 +6,7 @@ sources:
     annotations: coco/annotations/instances_train2017.json    # below data_root
     images: coco/train2017
 leaks: {coco_val: coco/annotations/instances_val2017.json}    # evaluation photos to leave out: llmdet.leaks
+ground: {sources: [llava], checkpoint: detectors/swin_l}    # boxes for photos without any
 caption: {engine: template}
 export: [{format: odvg}]
 train: {steps: 1000}
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
 from llmdet import files
 from llmdet.catalogue import DATA_ROOT
@@ -28,12 +29,15 @@ from llmdet.exports import Exporter
 from llmdet.leaks import LeakSettings
 from llmdet.rules.chain import DEFAULT_CHAIN, RULES, Rule, check_chain
 from llmdet.sources.source import Source
+from pipelines.answers import UNTOLD
 from pipelines.caption import CaptionSettings
 from pipelines.engines import ENGINES
 from pipelines.engines.engine import Engine
 from pipelines.export import exporter_of
+from pipelines.finding import GroundSettings
 from pipelines.ingest import IngestSettings
 from pipelines.merge import MergeSettings
+from pipelines.prices import Prices
 from pipelines.readers import LEAK_PATHS, Values, below_all, source_of
 from pipelines.refine import RefineSettings
 from pipelines.settings import build, check_name, first_fault
@@ -53,9 +57,15 @@ class CaptionSection(_Section):
     engines: dict[str, Values] = Field(default_factory=dict)  # name -> fields of that engine
     task: Literal["image", "region", "all"] = "all"
     images: Literal["all", "missing"] = "all"  # missing: only those that their source does not describe
-    chunk_images: int = Field(1024, ge=1)
+    chunk_images: int | None = Field(None, ge=1)
     seed: int = 0
     concurrency: int | None = None
+    price: Values = Field(default_factory=dict)  # fields of pipelines.prices.Prices
+
+    @field_serializer("engines", when_used="json")
+    def _without_keys(self, engines: dict[str, Values]) -> dict[str, Values]:
+        """What is written down of engines."""
+        return {name: {k: v for k, v in one.items() if k not in UNTOLD} for name, one in engines.items()}
 
     def build_engine(self) -> Engine:
         return engine_of(self.engine, self.engines.get(self.engine, {}))
@@ -68,19 +78,35 @@ class CaptionSection(_Section):
             seed=self.seed,
             concurrency=self.concurrency,
             shard=shard,
+            price=build(Prices, self.price, "caption.price"),
         )
+
+
+class GroundSection(_Section):
+    """Which sources get pseudo boxes, and of which detector; `settings` are fields of pipelines.finding."""
+
+    sources: list[str]  # names of tables
+    checkpoint: str  # folder or hub id
+    gpu: bool = False  # one GPU for each worker
+    settings: Values = Field(default_factory=dict)
+
+    def build_settings(self) -> GroundSettings:
+        return build(GroundSettings, self.settings, "ground.settings").check()
 
 
 class RefineSection(_Section):
     """The chain of rules by name, in order; absent: the default chain."""
 
     rules: dict[str, Values] | None = None
+    also: dict[str, Values] = Field(default_factory=dict)  # rules behind these: links, and checks against the boxes
     max_attempts: int = Field(3, ge=1)
     source_captions: Literal["keep", "drop"] = "keep"
 
     def settings(self) -> RefineSettings:
         return RefineSettings(
-            rules=rules_of(self.rules), max_attempts=self.max_attempts, source_captions=self.source_captions
+            rules=rules_of(self.rules, self.also),
+            max_attempts=self.max_attempts,
+            source_captions=self.source_captions,
         )
 
 
@@ -123,6 +149,7 @@ class Recipe(_Section):
     sources: dict[str, Values]
     leaks: Values = Field(default_factory=dict)  # fields of llmdet.leaks.LeakSettings; paths below data_root
     ingest: Values = Field(default_factory=dict)
+    ground: GroundSection | None = None
     caption: CaptionSection | None = CaptionSection()
     refine: RefineSection = RefineSection()
     merge: Values = Field(default_factory=dict)
@@ -171,13 +198,25 @@ class Recipe(_Section):
         self.merge_settings()
         self.refine.settings()
         self.exporters()
-        if self.caption and not (planning and self.caption.engine not in ENGINES):
-            self.caption.build_engine()
+        if self.caption:
+            self.caption.settings()
+            if not (planning and self.caption.engine not in ENGINES):
+                self.caption.build_engine()
         self._check_names()
+        self._check_ground()
         if self.train:
             from detector.config import TrainSettings
 
             build(TrainSettings, self.train.settings, "train.settings")
+
+    def _check_ground(self) -> None:
+        if self.ground is None:
+            return
+        unknown = [name for name in self.ground.sources if name not in self.sources]
+        if unknown:
+            raise SettingError(f"ground.sources names {unknown[0]!r}; the recipe has: {', '.join(self.sources)}")
+        if self.ground.build_settings().caption == "lmm" and self.caption is None:
+            raise SettingError("ground.settings.caption: lmm needs a caption section, which says who writes captions")
 
     def _check_names(self) -> None:
         """Names of folders and files: two of the same would write over each other."""
@@ -200,18 +239,22 @@ def engine_of(name: str, values: Values | None = None) -> Engine:
     return build(ENGINES[name], dict(values or {}), f"caption.engines.{name}")
 
 
-def rules_of(values: dict[str, Values] | None) -> tuple[Rule, ...]:
-    """A chain of rules from names and fields; None is the default chain. Raises SettingError."""
-    if values is None:
-        return tuple(DEFAULT_CHAIN)
-    unknown = [name for name in values if name not in RULES]
-    if unknown:
-        raise SettingError(f"refine.rules: no rule {unknown[0]!r}; there are: {', '.join(sorted(RULES))}")
-    rules: tuple[Rule, ...] = tuple(
-        build(RULES[name], fields or {}, f"refine.rules.{name}") for name, fields in values.items()
-    )
+def rules_of(values: dict[str, Values] | None, also: dict[str, Values] | None = None) -> tuple[Rule, ...]:
+    """A chain of rules from names and fields, the default chain for None, and what comes behind it.
+
+    Raises SettingError.
+    """
+    rules = tuple(DEFAULT_CHAIN) if values is None else _rules("refine.rules", values)
+    rules += _rules("refine.also", also or {})
     check_chain(rules)
     return rules
+
+
+def _rules(where: str, values: dict[str, Values]) -> tuple[Rule, ...]:
+    unknown = [name for name in values if name not in RULES]
+    if unknown:
+        raise SettingError(f"{where}: no rule {unknown[0]!r}; there are: {', '.join(sorted(RULES))}")
+    return tuple(build(RULES[name], fields or {}, f"{where}.{name}") for name, fields in values.items())
 
 
 def load(path: str, overrides: list[str] | None = None, *, check: bool = True) -> Recipe:

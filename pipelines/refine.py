@@ -7,7 +7,7 @@ rows of `captions/<source>/` are those of the records, in their order.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -17,20 +17,26 @@ import pyarrow as pa
 
 from llmdet import validate
 from llmdet.errors import DamagedError, MissingError
-from llmdet.prompts.prompt import AnswerError, Task
-from llmdet.record import Box, Caption, Record, Region, from_batch, to_batch
+from llmdet.prompts.prompt import Task
+from llmdet.record import Record, from_batch, to_batch
 from llmdet.rejects import Reject
-from llmdet.rules.chain import DEFAULT_CHAIN, Rule, check_chain, run_chain
-from llmdet.rules.outcome import Loss, Retry
+from llmdet.rules.chain import DEFAULT_CHAIN, Rule, check_chain, with_images
 from llmdet.workspace import Manifest, Part, Table, Workspace, fingerprint
 from pipelines.answers import Said, latest, requests_of
 from pipelines.cluster import cluster
 from pipelines.lease import hold
 from pipelines.ledger import Found, Ledger
+from pipelines.offers import Ask, Offer, offer_of, settle, take
 from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of, run_parts, stored
 
 ASKS = pa.schema(
-    [("request_id", pa.binary(16)), ("attempt", pa.int32()), ("task", pa.string()), ("reason", pa.string())]
+    [
+        ("request_id", pa.binary(16)),
+        ("attempt", pa.int32()),
+        ("boxes", pa.list_(pa.int32())),  # places among the question's boxes of those that are asked again; empty: all
+        ("task", pa.string()),
+        ("reason", pa.string()),
+    ]
 )
 
 
@@ -60,6 +66,8 @@ def refine(
     settings = settings or RefineSettings()
     started = time.monotonic()
     check_chain(settings.rules)
+    # What depends on the machine is chosen here, once, and stands in the manifest.
+    settings = replace(settings, rules=tuple(map(_resolved, settings.rules)))
     records = workspace.best_records(source)
     manifest = records.require(f"run: llmdet-data ingest --source {source}")
     said = latest(workspace, source)
@@ -77,14 +85,21 @@ def refine(
     if done and sent_back and sent_back.fingerprint == done.fingerprint:
         result = outcome_of(done.counts, done.counts["seconds"], skipped=True)
         return RefineOutcome(**asdict(result), asks=_asked(workspace, source))
-    with hold(tables.table.url) as held, cluster():
+    with hold(tables.table.url) as held, cluster(workspace.url):
         items = [{"index": index, "part": part.name} for index, part in enumerate(manifest.parts)]
-        work = _Refine(tables, workspace.asks(source), records, said, settings)
+        # Where the photos lie is no setting: the same photos elsewhere give the same captions.
+        ready = replace(settings, rules=with_images(settings.rules, str(manifest.info.get("images", ""))))
+        work = _Refine(tables, workspace.asks(source), records, said, ready)
         rows = run_parts(items, work, progress=progress)
         held.check()
         _commit_asks(workspace.asks(source), tables.fingerprint, rows)
         result = tables.commit(rows, started=started, settings=shown, inputs=inputs, info=manifest.info)
     return RefineOutcome(**asdict(result), asks=_asked(workspace, source))
+
+
+def _resolved(rule: Rule) -> Rule:
+    resolve: Callable[[], Rule] | None = getattr(rule, "resolved", None)
+    return resolve() if resolve else rule
 
 
 def _commit_asks(asks: Table, key: str, rows: list[Row]) -> None:
@@ -115,6 +130,8 @@ class _Refine:
             with suppress(MissingError, DamagedError):
                 part, _ = stored(self.asks, name)
                 return {**adopted, "asks": [part.name, part.rows, part.sha256]}
+        for rule in self.settings.rules:
+            getattr(rule, "prepare", lambda: None)()  # a worker that lacks what a rule needs must not go on without
         kept, left_out, asks = self._refined(from_batch(self.records.read(item["part"])))
         columns = zip(*asks, strict=True) if asks else ([] for _ in ASKS)
         batch = pa.RecordBatch.from_arrays(
@@ -126,98 +143,40 @@ class _Refine:
             "asks": [part.name, part.rows, part.sha256],
         }
 
-    def _refined(self, records: list[Record]) -> tuple[list[Record], list[Reject], list[tuple[object, ...]]]:
+    def _refined(self, records: list[Record]) -> tuple[list[Record], list[Reject], list[Ask]]:
         kept: list[Record] = []
         left_out: list[Reject] = []
-        asks: list[tuple[object, ...]] = []
-        for record, losses in self._with_answers(records):
-            refined, more = run_chain(self.settings.rules, record)
+        asks: list[Ask] = []
+        if self.settings.source_captions == "drop":
+            records = [replace(record, captions=()) for record in records]
+        for record, offers in zip(records, self._offers(records), strict=True):
+            refined, losses = take(record, offers, self.settings.rules)
             if refined is not None and not (faults := validate.faults(refined)):
                 kept.append(refined)
             elif refined is not None:
                 left_out.append(Reject(record.id, "record", "fault", "refine", faults[0].split(":")[0], faults[0]))
-            elif not any(loss.target == "record" for loss in more):
+            elif not any(loss.target == "record" for loss in losses):
                 left_out.append(Reject(record.id, "record", "fault", "refine", "rule_gave_nothing"))
-            for loss in (*losses, *more):
-                if self._goes_back(loss):
-                    task = "region" if loss.target == "region_caption" else "image"
-                    asks.append((bytes.fromhex(loss.request_id), loss.attempt + 1, task, loss.verdict.reason))
-                else:
-                    left_out.append(loss.reject())
+            back, lost = settle(record, offers, self.settings.max_attempts)
+            asks += back
+            left_out += [loss.reject() for loss in (*losses, *lost)]
         return kept, left_out, list(dict.fromkeys(asks))
 
-    def _goes_back(self, loss: Loss) -> bool:
-        if not (isinstance(loss.verdict, Retry) and loss.request_id):
-            return False
-        task: Task = "region" if loss.target == "region_caption" else "image"
-        asked_of = self.said.get(task)
-        return asked_of is not None and not asked_of.deterministic and loss.attempt + 1 < self.settings.max_attempts
-
-    def _with_answers(self, records: list[Record]) -> list[tuple[Record, list[Loss]]]:
-        """Each record with what the engine said of it, and the answers that could not be read."""
-        losses: list[list[Loss]] = [[] for _ in records]
-        if self.settings.source_captions == "drop":
-            records = [replace(record, captions=()) for record in records]
-        for task, said in self.said.items():
+    def _offers(self, records: list[Record]) -> list[list[Offer]]:
+        """What the engine said of each record."""
+        offers: list[list[Offer]] = [[] for _ in records]
+        for said in self.said.values():
             requests = [requests_of(record, said.prompt, said.ledger) for record in records]
-            flat = [request.id for group in requests for request in group]
-            answers = iter(said.ledger.answers(_index(said.ledger, said.names), flat))
-            for number, group in enumerate(requests):
-                for request in group:
-                    row = next(answers)
-                    if row is None or row["error"]:
-                        continue  # caption has a reject row for it, or was not asked for this task
-                    try:
-                        texts = said.prompt.parse(request.ask, str(row["text"]))
-                    except AnswerError as error:
-                        losses[number].append(_unreadable(records[number], task, error, row))
-                        continue
-                    captions = [_caption(text, row, said) for text in texts]
-                    records[number] = _attach(records[number], task, request.ask.boxes, captions)
-        return list(zip(records, losses, strict=True))
+            flat = [(number, request) for number, group in enumerate(requests) for request in group]
+            index = _index(said.ledger, said.names, said.look)
+            rows = said.ledger.answers(index, [request.id for _, request in flat])
+            for (number, request), answers in zip(flat, rows, strict=True):
+                if offer := offer_of(request, said, answers):
+                    offers[number].append(offer)
+        return offers
 
 
 @lru_cache(maxsize=4)
-def _index(ledger: Ledger, names: tuple[str, ...]) -> Found:
+def _index(ledger: Ledger, names: tuple[str, ...], look: str) -> Found:
     """Where the answers are in the files that the fingerprint of this run names, and in no later ones."""
-    return ledger.index(names)
-
-
-def _caption(text: str, row: dict[str, object], said: Said) -> Caption:
-    request, attempt = row["request_id"], row["attempt"]
-    assert isinstance(request, bytes)
-    assert isinstance(attempt, int)
-    prompt, answer = (int(str(row[name])) or None for name in ("prompt_tokens", "answer_tokens"))
-    return Caption(text, text, said.provenance, request.hex(), attempt, prompt, answer)
-
-
-def _attach(record: Record, task: Task, boxes: Sequence[int], captions: list[Caption]) -> Record:
-    if task == "image":
-        own = tuple(caption for caption in record.captions if caption.provenance.origin == "source")
-        asked = tuple(caption for caption in record.captions if caption.provenance.origin != "source")
-        return replace(record, captions=(*asked, *captions, *own))
-    said = dict(zip(boxes, captions, strict=True))
-    regions: list[Region] = []
-    number = 0
-    for region in record.regions:
-        with_captions: list[Box] = []
-        for box in region.boxes:
-            with_captions.append(replace(box, caption=said[number]) if number in said else box)
-            number += 1
-        regions.append(replace(region, boxes=tuple(with_captions)))
-    return replace(record, regions=tuple(regions))
-
-
-def _unreadable(record: Record, task: Task, error: AnswerError, row: dict[str, object]) -> Loss:
-    request, attempt = row["request_id"], row["attempt"]
-    assert isinstance(request, bytes)
-    assert isinstance(attempt, int)
-    return Loss(
-        record.id,
-        "region_caption" if task == "region" else "image_caption",
-        Retry(error.reason, error.detail),
-        rule="parse",
-        kind="fault",
-        request_id=request.hex(),
-        attempt=attempt,
-    )
+    return ledger.index(names, attempts=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,16 +17,18 @@ from llmdet.errors import MissingError
 from llmdet.leaks import Leaks
 from llmdet.photo_lists import read_lists
 from llmdet.record import Record
-from llmdet.sources.source import Source
-from llmdet.tokens import estimate_bert_tokens
-from llmdet.workspace import Workspace
-from pipelines.caption import CaptionSettings, caption
+from llmdet.sources.source import Item, Source
+from llmdet.workspace import Manifest, Workspace
+from pipelines.caption import CaptionOutcome, caption
 from pipelines.cluster import cluster
 from pipelines.engines import ENGINES
 from pipelines.engines.engine import Engine
+from pipelines.estimate import EXAMPLES, DryRun, Estimator, Example, spend, standing_in
 from pipelines.evaluate import UNTRAINED_SUFFIX, CocoSet, EvaluateOutcome, evaluate_many
 from pipelines.export import export
-from pipelines.ingest import ingest
+from pipelines.ground import ground
+from pipelines.ingest import ingest, ingested
+from pipelines.live import TOKENS
 from pipelines.merge import merge
 from pipelines.parts import Outcome, Progress
 from pipelines.readers import below
@@ -59,6 +61,8 @@ class RunOutcome:
     report: str
     checkpoint: str = ""
     seconds: float = 0.0
+    tokens: dict[str, int] = field(default_factory=dict)  # prompt, cached and answer tokens of this run
+    cost: float = 0.0  # of this run's captions, in the currency of caption.price
     too_many_faults: str = ""  # one line when faults exceed max_faults
 
 
@@ -77,6 +81,10 @@ class _Tally:
             for reason, count in more.items():
                 mine[reason] = mine.get(reason, 0) + count
         self.over = self.over or too_many(name, outcome, max_faults)
+
+    def sum(self, name: str) -> Any:
+        """Of all stages that have such a figure."""
+        return sum(stage.get(name, 0) for stage in self.stages.values())
 
 
 def too_many(name: str, outcome: Outcome, max_faults: float) -> str:
@@ -100,7 +108,9 @@ def run(recipe: Recipe, *, limit: int | None = None, watch: Watch = unwatched) -
     started = time.monotonic()
     tally = _Tally()
     _sets(recipe)  # a set that is missing fails now and not after training
-    with cluster():
+    if recipe.caption:
+        recipe.caption.build_engine().identity()  # and a model before hours of ingest
+    with cluster(workspace.url):
         run_data(recipe, workspace, tally, limit, watch)
         exports = _export(recipe, workspace, watch)
         trained = _train(recipe, workspace, watch)
@@ -121,6 +131,8 @@ def run(recipe: Recipe, *, limit: int | None = None, watch: Watch = unwatched) -
         report=page.report,
         checkpoint=trained.folder if trained else "",
         seconds=round(time.monotonic() - started, 3),
+        tokens={name: tally.sum(name) for name in TOKENS},
+        cost=round(tally.sum("cost"), 6),
         too_many_faults=tally.over,
     )
     _write_run(workspace, recipe, outcome)
@@ -128,26 +140,53 @@ def run(recipe: Recipe, *, limit: int | None = None, watch: Watch = unwatched) -
 
 
 def run_data(recipe: Recipe, workspace: Workspace, tally: _Tally, limit: int | None, watch: Watch) -> None:
-    """The data half: ingest, caption and refine of every source, then merge."""
+    """The data half: ingest, ground, caption and refine of every source, then merge."""
     for source in recipe.build_sources():
         name = source.name
         with watch(f"ingest {name}") as progress:
             outcome: Outcome = ingest(workspace, source, recipe.ingest_settings(limit), progress)
         tally.add(f"ingest {name}", outcome, recipe.max_faults)
+        said = _ground(recipe, workspace, name, tally, watch)
         for _ in range(recipe.refine.max_attempts):
             if recipe.caption:
                 with watch(f"caption {name}") as progress:
-                    outcome = caption(
-                        workspace, name, recipe.caption.build_engine(), recipe.caption.settings(), progress
-                    )
-                tally.add(f"caption {name}", outcome, recipe.max_faults)
+                    engine, settings = recipe.caption.build_engine(), recipe.caption.settings()
+                    said = after(said, caption(workspace, name, engine, settings, progress))
             with watch(f"refine {name}") as progress:
                 refined = refine(workspace, name, recipe.refine.settings(), progress)
             if not refined.asks:
                 break
+        if said:
+            tally.add(f"caption {name}", said, recipe.max_faults)
         tally.add(f"refine {name}", refined, recipe.max_faults)
     with watch("merge") as progress:
         tally.add("merge", merge(workspace, recipe.merge_settings(), progress), recipe.max_faults)
+
+
+def _ground(recipe: Recipe, workspace: Workspace, name: str, tally: _Tally, watch: Watch) -> CaptionOutcome | None:
+    """Pseudo boxes of a source that is to get some; what was asked about its images before, where they need that."""
+    section = recipe.ground
+    if section is None or name not in section.sources:
+        return None
+    said, settings = None, section.build_settings()
+    if settings.caption == "lmm" and recipe.caption:
+        with watch(f"caption {name}") as progress:
+            first = replace(recipe.caption.settings(), task="image")
+            said = caption(workspace, name, recipe.caption.build_engine(), first, progress)
+    with watch(f"ground {name}") as progress:
+        checkpoint = section.checkpoint
+        outcome = ground(workspace, name, checkpoint, settings, gpu=section.gpu, progress=progress)
+    tally.add(f"ground {name}", outcome, recipe.max_faults)
+    return said
+
+
+def after(before: CaptionOutcome | None, last: CaptionOutcome) -> CaptionOutcome:
+    """The last of several rounds, with what all of them asked and spent."""
+    if before is None:
+        return last
+    spent = ("prompt_tokens", "cached_tokens", "answer_tokens", "asked", "cost", "seconds")
+    sums: dict[str, Any] = {name: getattr(before, name) + getattr(last, name) for name in spent}
+    return replace(last, skipped=before.skipped and last.skipped, **sums)
 
 
 def _export(recipe: Recipe, workspace: Workspace, watch: Watch) -> dict[str, str]:
@@ -218,42 +257,63 @@ def _write_run(workspace: Workspace, recipe: Recipe, outcome: RunOutcome) -> Non
 
 
 def plan(recipe: Recipe, limit: int | None = None) -> dict[str, dict[str, int]]:
+    """The counts of `dry_run`, per source."""
+    return dry_run(recipe, limit).plan
+
+
+def dry_run(recipe: Recipe, limit: int | None = None) -> DryRun:
     """What a run would ask, per source, without asking: records, rejects, leaks, boxes, requests and tokens by task.
 
-    Reads the annotation files, opens no photo: records that show an evaluation photo are known by their ids alone. A
-    question about an image counts once, whatever the number of its texts. Tokens are those of the questions' words,
-    estimated; what a picture adds is up to the model. The template's questions stand for an engine that is not there.
+    Reads the annotation files and opens no photo: records that show an evaluation photo are known by their ids alone.
+    A source that was ingested counts as it is in the workspace, and what its ledger answers is taken off. A question
+    about an image counts once, whatever the number of its texts. How tokens are guessed: `pipelines.estimate`.
     """
-    leaks = read_lists(recipe.leak_settings())
-    return {source.name: _planned(recipe, source, leaks, limit) for source in recipe.build_sources()}
+    workspace, leaks = Workspace.at(recipe.workspace), read_lists(recipe.leak_settings())
+    section = recipe.caption or CaptionSection()
+    engine, note = planning_engine(section)
+    counts: dict[str, dict[str, int]] = {}
+    examples: list[Example] = []
+    for source in recipe.build_sources():
+        estimator = Estimator(workspace, source.name, engine, section.settings()) if recipe.caption else None
+        made = ingested(workspace, source, recipe.ingest_settings(limit))
+        counts[source.name] = _planned(workspace, source, leaks, estimator, made, limit)
+        examples += estimator.found.examples if estimator else []
+    tokens = [sum(one.get(name, 0) for one in counts.values()) for name in ("prompt tokens", "answer tokens")]
+    prices = section.settings().price
+    return DryRun(counts, examples[:EXAMPLES], spend(workspace, engine, prices, tokens[0], tokens[1]), note)
 
 
-def planning_engine(section: CaptionSection) -> Engine:
-    """The recipe's engine, or the template where this version has no such engine: it asks about the same things."""
-    return section.build_engine() if section.engine in ENGINES else engine_of("template")
+def planning_engine(section: CaptionSection) -> tuple[Engine, str]:
+    """The recipe's engine, or what can stand in for it, with a line that says so."""
+    if section.engine not in ENGINES:
+        return engine_of("template"), (
+            f"there is no engine {section.engine} yet: counted by the questions of the template engine"
+        )
+    return standing_in(section.build_engine())
 
 
-def _planned(recipe: Recipe, source: Source, leaks: Leaks, limit: int | None) -> dict[str, int]:
-    prompts = planning_engine(recipe.caption).prompts() if recipe.caption else {}
-    settings = recipe.caption.settings() if recipe.caption else CaptionSettings()
-    tasks = settings.tasks if recipe.caption else ()
+def _planned(
+    workspace: Workspace,
+    source: Source,
+    leaks: Leaks,
+    estimator: Estimator | None,
+    made: Manifest | None,
+    limit: int | None,
+) -> dict[str, int]:
     counts = dict.fromkeys(("records", "rejects", "leaks", "boxes"), 0)
-    counts |= {f"{task} {what}": 0 for task in tasks for what in ("requests", "tokens")}
-    seen: set[int] = set()  # hashes: a million questions would not fit
+    items: Iterable[Item] = source.read()
+    if made:
+        counts["rejects"] = sum(made.counts["rejects"].values())
+        items = workspace.best_records(source.name).records()
     space = photo_ids_of(source)
-    for item in source.read():
-        if not isinstance(item, Record) or (leaks.by_id(item, space) and leaks.settings.action == "drop"):
+    for item in items:
+        if not isinstance(item, Record) or (not made and leaks.by_id(item, space) and leaks.settings.action == "drop"):
             counts["leaks" if isinstance(item, Record) else "rejects"] += 1
             continue
         counts["records"] += 1
         counts["boxes"] += sum(len(region.boxes) for region in item.regions)
-        for task in tasks:
-            asks = prompts[task].render(item) if settings.asks(task, item) else []
-            fresh = {hash((item.image, task, ask.text, ask.schema)): ask.text for ask in asks}
-            fresh = {key: text for key, text in fresh.items() if key not in seen}
-            seen.update(fresh)
-            counts[f"{task} requests"] += len(fresh)
-            counts[f"{task} tokens"] += sum(map(estimate_bert_tokens, fresh.values()))
+        if estimator:
+            estimator.add(item)
         if limit and counts["records"] >= limit:
             break
-    return counts
+    return counts | (dict(estimator.found.counts) if estimator else {})

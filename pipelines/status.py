@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,10 +16,10 @@ from llmdet.workspace import Table, Workspace
 from pipelines.answers import latest
 from pipelines.lease import leases
 from pipelines.ledger import Ledger
+from pipelines.live import TOKENS, Live, live_runs
 
 STAGES = {"records": "ingest", "grounded": "ground", "captions": "refine", "asks": "refine"}  # folder -> who writes it
 RUNS_SHOWN = 5
-_TOKENS = ("prompt_tokens", "cached_tokens", "answer_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class RunStatus:
     recipe: str
     records: int
     seconds: float
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class StatusOutcome:
     leases: list[LeaseStatus]
     detectors: list[DetectorStatus]
     runs: list[RunStatus]
+    live: list[Live] = field(default_factory=list)  # the last run of caption of each source, the newest first
 
 
 def status(workspace: Workspace) -> StatusOutcome:
@@ -119,6 +120,7 @@ def status(workspace: Workspace) -> StatusOutcome:
         ],
         detectors=[_detector(workspace, name) for name in workspace.children("detector")],
         runs=[*_runs(workspace)],
+        live=live_runs(workspace),
     )
 
 
@@ -177,12 +179,12 @@ def _ledger(workspace: Workspace, source: str, ledger: Ledger) -> LedgerStatus:
     names = ledger.names()
     rows = pl.concat([_keys(ledger, name) for name in names]) if names else None
     answered = failed = 0
-    tokens = dict.fromkeys(_TOKENS, 0)
+    tokens = dict.fromkeys(TOKENS, 0)
     if rows is not None:
         requests = rows.group_by("request_id").agg(pl.col("ok").any())
         answered = int(requests["ok"].sum())
         failed = len(requests) - answered
-        tokens = {name: int(rows[name].sum()) for name in _TOKENS}
+        tokens = {name: int(rows[name].sum()) for name in TOKENS}
     name = ledger.url.rsplit("/", 1)[-1]
     return LedgerStatus(source, name, name in _newest(workspace, source), len(names), answered, failed, **tokens)
 
@@ -192,7 +194,7 @@ def _keys(ledger: Ledger, name: str) -> pl.DataFrame:
     fs, path = url_to_fs(files.join(ledger.url, name))
     try:
         with fs.open(path, "rb") as file:
-            table = pq.ParquetFile(file).read(columns=["request_id", "error", *_TOKENS])
+            table = pq.ParquetFile(file).read(columns=["request_id", "error", *TOKENS])
     except (pa.ArrowInvalid, OSError):
         table = ledger.read(name)  # raises DamagedError, which says what to do
     frame = pl.from_arrow(table)
@@ -220,7 +222,7 @@ def _detector(workspace: Workspace, name: str) -> DetectorStatus:
     steps = tuple(child for child in workspace.children("detector", name) if child.startswith("step-"))
     evaluations = files.join(folder, "evaluations")
     metrics: dict[str, float] = {}
-    for found in _names(evaluations, "", "_metrics.json"):
+    for found in files.names(evaluations, "_metrics.json"):
         figures = files.read_json(files.join(evaluations, found))["metrics"]
         stem = found.removesuffix("_metrics.json")
         metrics |= {f"{stem} {key}": figures[key] for key in ("AP", "AP50") if key in figures}
@@ -228,19 +230,12 @@ def _detector(workspace: Workspace, name: str) -> DetectorStatus:
 
 
 def _runs(workspace: Workspace) -> Iterator[RunStatus]:
-    for name in _names(workspace.path("runs"), "", ".json")[-RUNS_SHOWN:]:
+    for name in files.names(workspace.path("runs"), ".json")[-RUNS_SHOWN:]:
         run = files.read_json(workspace.path("runs", name))
         done = run["outcome"]
-        yield RunStatus(name.removesuffix(".json"), run["recipe"]["name"], done["records"], done["seconds"])
-
-
-def _names(url: str, start: str, end: str) -> list[str]:
-    """Names of the files of a folder that start and end so, sorted; none where there is no folder."""
-    fs, path = url_to_fs(url)
-    if not fs.exists(path):
-        return []
-    names = (posixpath.basename(entry) for entry in fs.ls(path, detail=False, refresh=True))
-    return sorted(name for name in names if name.startswith(start) and name.endswith(end))
+        yield RunStatus(
+            name.removesuffix(".json"), run["recipe"]["name"], done["records"], done["seconds"], done.get("cost", 0.0)
+        )
 
 
 def _changed(url: str) -> float:

@@ -67,7 +67,7 @@ def train(
     }
     os.makedirs(folder, exist_ok=True)
     _require_same(folder, {"records": _content(merged), "model": config["model"], "seed": settings.seed})
-    with cluster(), _watch(folder, settings.steps, progress):
+    with cluster(folder), _watch(folder, settings.steps, progress):
         result = _launch(config, section)
     raise_failure(result)
     return TrainOutcome(folder, files.join(folder, UNTRAINED), **result)
@@ -205,11 +205,23 @@ def _follow(path: str, steps: int, progress: Callable[[int, int | None], None] |
             progress(orjson.loads(file.read().splitlines()[-1])["step"], steps)
 
 
-def curve(folder: str) -> list[dict[str, float]]:
-    """The log of a run, one entry per step; where a continued run repeated steps the later entry counts."""
+def curve(folder: str) -> tuple[list[dict[str, float]], int]:
+    """The log of a run, one entry per step, and how many lines are no entry: a killed run leaves half of one.
+
+    Where a continued run repeated steps the later entry counts.
+    """
     path = os.path.join(folder, LOG)
     if not os.path.exists(path):
-        return []
+        return [], 0
     with open(path, "rb") as file:
-        rows = [orjson.loads(line) for line in file if line.endswith(b"\n")]
-    return [row for _, row in sorted({row["step"]: row for row in rows}.items())]
+        found = [_entry(line) for line in file if line.strip()]
+    rows = [row for row in found if row is not None]
+    return [row for _, row in sorted({row["step"]: row for row in rows}.items())], len(found) - len(rows)
+
+
+def _entry(line: bytes) -> dict[str, float] | None:
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None

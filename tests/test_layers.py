@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("llmdet", "detector", "pipelines", "cli")  # from the ground floor up
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "managers", "misc"}
-TORCH_ENGINE = "pipelines/engines/transformers.py"
+TORCH_ENGINES = tuple(f"pipelines/engines/{name}.py" for name in ("transformers", "transformers_answerer", "drawing"))
 VLLM_ENGINE = "pipelines/engines/vllm.py"
+VLLM_ENGINES = (VLLM_ENGINE, "pipelines/engines/vllm_answerer.py")
 MODULES = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -60,9 +61,9 @@ def is_allowed(path: str, found: Import) -> bool:
         case "ray":
             return room == "pipelines"
         case "vllm":
-            return path == VLLM_ENGINE
+            return path in VLLM_ENGINES
         case "torch" | "torchvision":
-            return found.typing_only or room == "detector" or path == TORCH_ENGINE
+            return found.typing_only or room == "detector" or path in TORCH_ENGINES
         case "pickle" | "cPickle" | "dill" | "cloudpickle":
             return False
         case _:
@@ -136,7 +137,7 @@ def test_modules_are_named_after_a_noun(path: str) -> None:
         ("pipelines/train.py", "if TYPE_CHECKING:\n    x = 1\nelse:\n    import torch", ["torch"]),
         ("pipelines/engines/openai.py", "import vllm", ["vllm"]),
         (VLLM_ENGINE, "import vllm, ray", []),
-        (TORCH_ENGINE, "from torch import nn", []),
+        (TORCH_ENGINES[0], "from torch import nn", []),
         ("cli/main.py", "from pipelines.run import run\nfrom .options import o", [".options"]),
         ("llmdet/sources/refcoco.py", "import pickle", ["pickle"]),
     ],

@@ -32,7 +32,7 @@ from llmdet.sources.source import Category
 # Boxes that have no id of their own are numbered from here: above COCO's ids (of up to 2**40), exact as a double.
 FIRST_FREE_ID = 2**50
 # Members of `Record.extra` that are about something else than the picture.
-_NOT_OF_IMAGE = {"annotations", "phrases", "human", "conversations"}
+_NOT_OF_IMAGE = {"annotations", "phrases", "human", "conversations", "checks"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ Images = Literal["none", "copy", "link"]
 SUFFIXES: dict[files.Compression | None, str] = {None: "", "gzip": ".gz", "zstd": ".zst"}
 
 THREADS = 2
-ROWS_AT_ONCE = 8192  # of a batch: bounds the memory of an export, whatever the row groups of its tables
+ROWS_AT_ONCE = 4096  # of a batch: its text stays in the cache, and the memory of an export is bounded
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -111,19 +111,41 @@ class JsonLines:
         total = Exported()
         pictures = Pictures(out, self.images, sources)
         for number, shard in enumerate(shards(selected(batches, self.split), self.shard_records)):
-            name = (
-                f"{self.stem}{'' if self.shard_records is None else f'-{number:05d}'}.jsonl{SUFFIXES[self.compression]}"
-            )
-            with files.open_atomic(files.join(out, name), self.compression) as file:
-                placed = (pictures.place(batch) for batch in shard)
-                for data, counted in ahead(
-                    lambda batch: (self.encode(batch, sources), self.count(batch, sources)), placed
-                ):
-                    file.write(data)
-                    total += counted
-            total += Exported((name,))
-        remove_old(out, self.stem, total.files)
-        return total + Exported(pictures.written, lost=pictures.lost)
+            placed = (pictures.place(batch) for batch in shard)
+            lines = ahead(lambda batch: (self.encode(batch, sources), self.count(batch, sources)), placed)
+            total += self._write_file("" if self.shard_records is None else f"-{number:05d}", lines, out)
+        return self._finish(out, sources, total) + Exported(pictures.written, lost=pictures.lost)
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether parts of a table may be encoded anywhere, for `write_lines`: nothing goes on from part to part."""
+        return self.images == "none" and self.shard_records is None
+
+    def lines(self, part: pa.Table, sources: Sources) -> tuple[pa.Buffer, Exported]:
+        """The lines of a part of a table, and what they hold and lose."""
+        pieces, total = [], Exported()
+        for batch in selected(part.to_batches(), self.split):
+            pieces.append(self.encode(batch, sources))
+            total += self.count(batch, sources)
+        return pa.py_buffer(b"".join(pieces)), total
+
+    def write_lines(self, parts: Iterable[tuple[pa.Buffer, Exported]], out: str, sources: Sources) -> Exported:
+        """Write what `lines` made of each part, in this order: the same file as `write` makes of the whole."""
+        return self._finish(out, sources, self._write_file("", parts, out))
+
+    def _write_file(self, number: str, lines: Iterable[tuple[bytes | pa.Buffer, Exported]], out: str) -> Exported:
+        name = f"{self.stem}{number}.jsonl{SUFFIXES[self.compression]}"
+        total = Exported((name,))
+        with files.open_atomic(files.join(out, name), self.compression) as file:
+            for data, counted in lines:
+                file.write(data)
+                total += counted
+        return total
+
+    def _finish(self, out: str, sources: Sources, written: Exported) -> Exported:
+        """What comes after the lines; a format with further files writes them here."""
+        remove_old(out, self.stem, written.files)
+        return written
 
     def filenames(self, batch: pa.RecordBatch) -> pa.Array:
         """The name of each record's picture as the lines say it."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
-from llmdet.exports.json_text import arrays, lines, objects, strings
+from llmdet.exports.json_text import Column, arrays, joined, lines, objects, strings
 from llmdet.exports.odvg import grounding, header
 from llmdet.flat import Flat, offsets_of
 
@@ -44,8 +44,8 @@ class GroundingCap(JsonLines):
 
     def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
         tags = batch.column("tags")
-        quoted = arrays(strings(tags.flatten()), offsets_of(tags))
-        members = {
+        quoted = joined(arrays(strings(tags.flatten()), offsets_of(tags)))
+        members: dict[str, Column] = {
             **header(self.filenames(batch), batch),
             "conversations": self._conversations(batch),
             "tags": pc.if_else(pc.greater(tags.value_lengths(), 0), quoted, pa.scalar(None, pa.string())),
@@ -68,7 +68,7 @@ class GroundingCap(JsonLines):
         first = texts.take(pa.array(np.where(some, offsets[:-1], 0), mask=~some))
         # Nearly all records have the same question, so only the answers are new text.
         lead = orjson.dumps([_turn("human", self.human)])[:-1].decode() + ',{"from":"gpt","value":'
-        both = pc.binary_join_element_wise(lead, strings(first), "}]", "")
+        both = joined((lead, joined(strings(first)), "}]"))
         # A source's own turns are rows of Python: they differ in ways that columns cannot say.
         extra = batch.column("extra")
         own = pc.and_(pa.array(some), pc.match_substring_regex(extra, '"(human|conversations)"').fill_null(False))

@@ -2,12 +2,14 @@
 
 Writing a million records through dicts costs more than everything else that export does. Here a key is joined to a
 whole column at once, floats go through orjson's shortest-digits printer in one call, and no Python object is made per
-row. The fragments compose: `objects({"phrase": strings(phrases), "bbox": arrays(rows(xyxy), offsets)})`.
+row. The fragments compose: `objects({"phrase": strings(phrases), "bbox": arrays(rows(xyxy), offsets)})`. Text is copied
+only where it must be: a column may stay in pieces that follow one another in every row, until `joined` is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 import orjson
@@ -15,25 +17,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from llmdet.flat import Offsets
+from llmdet.flat import Offsets, utf8
+
+Pieces: TypeAlias = tuple[pa.Array | str, ...]  # a row's text is that of each piece in turn; a text stands in every row
+Column: TypeAlias = pa.Array | Pieces
 
 # What JSON wants escaped inside a string; everything else may stand as UTF-8.
 _ESCAPED = r'["\\\x00-\x1f]'
-_CLOSE = ord("]")
+_SPACE, _QUOTE, _BACKSLASH, _CLOSE = b' "\\]'
 
 
 def rows(values: NDArray[np.float64] | NDArray[np.int32]) -> pa.Array:
     """`(n, k)` numbers to n texts `[a,b,...]`; floats in the fewest digits that read back to the same double."""
-    if not len(values):
-        return pa.array([], pa.string())
     dumped = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
-    text = np.frombuffer(dumped, dtype=np.uint8)[1:-1]
-    closes = np.flatnonzero(text == _CLOSE)
-    keep = np.ones(len(text), dtype=bool)
-    keep[closes[:-1] + 1] = False  # the commas between rows
-    offsets = np.zeros(len(closes) + 1, dtype=np.int32)
-    offsets[1:] = closes + 1 - np.arange(len(closes))
-    return pa.StringArray.from_buffers(len(closes), pa.py_buffer(offsets), pa.py_buffer(text[keep]))
+    text = np.frombuffer(dumped, dtype=np.uint8)[1:]
+    offsets = np.zeros(len(values) + 1, dtype=np.int32)
+    offsets[1:] = np.flatnonzero(text == _CLOSE)[:-1] + 2
+    # Each row with the byte behind it, a comma or the last bracket, which is then cut off.
+    return pc.binary_slice(_texts(offsets, pa.py_buffer(text)).view(pa.binary()), 0, -1).view(pa.string())
 
 
 def integers(column: pa.Array) -> pa.Array:
@@ -41,49 +42,75 @@ def integers(column: pa.Array) -> pa.Array:
     return column.cast(pa.string())
 
 
-def strings(column: pa.Array) -> pa.Array:
+def strings(column: pa.Array) -> Column:
     """Texts in quotes, escaped; null stays null."""
-    quoted = pc.binary_join_element_wise('"', column, '"', "")
+    if not _may_need_escapes(column):
+        return '"', column, '"'
     escape = pc.match_substring_regex(column, _ESCAPED).fill_null(False)
-    if not pc.any(escape).as_py():
-        return quoted
     escaped = [orjson.dumps(text).decode() for text in column.filter(escape).to_pylist()]
-    return pc.replace_with_mask(quoted, escape, pa.array(escaped, pa.string()))
+    return pc.replace_with_mask(joined(('"', column, '"')), escape, pa.array(escaped, pa.string()))
 
 
-def arrays(items: pa.Array, offsets: Offsets) -> pa.Array:
+def arrays(items: Column, offsets: Offsets) -> Pieces:
     """Fragments gathered to `[a,b,...]`, one per list."""
-    return pc.binary_join_element_wise("[", _joined(items, offsets), "]", "")
+    return "[", _lists(items, offsets), "]"
 
 
-def one_or_many(items: pa.Array, offsets: Offsets) -> pa.Array:
+def one_or_many(items: Column, offsets: Offsets) -> Pieces:
     """The fragment itself where a list has one, `[a,b,...]` otherwise: ODVG's way with boxes and phrases."""
-    joined = _joined(items, offsets)
-    single = pa.array(np.diff(offsets) == 1)
-    return pc.if_else(single, joined, pc.binary_join_element_wise("[", joined, "]", ""))
+    many = pa.array(np.diff(offsets) != 1)
+    return pc.if_else(many, "[", ""), _lists(items, offsets), pc.if_else(many, "]", "")
 
 
-def objects(members: Mapping[str, pa.Array]) -> pa.Array:
+def objects(members: Mapping[str, Column]) -> Pieces:
     """`{"key":value,...}` for every row. A key is left out where its value is null; the first one never may be."""
-    parts: list[pa.Array | str] = []
+    pieces: list[pa.Array | str] = []
     for index, (key, column) in enumerate(members.items()):
         prefix = ("," if index else "{") + orjson.dumps(key).decode() + ":"
-        if column.null_count:
-            parts.append(pc.binary_join_element_wise(prefix, column, "").fill_null(""))
+        value = _pieces(column)
+        if any(not isinstance(piece, str) and piece.null_count for piece in value):
+            pieces.append(joined((prefix, *value)).fill_null(""))
         else:
-            parts += [prefix, column]
-    return pc.binary_join_element_wise(*parts, "}", "")
+            pieces += [prefix, *value]
+    return *pieces, "}"
 
 
-def lines(column: pa.Array) -> bytes:
+def joined(column: Column) -> pa.Array:
+    """The text of each row in one piece; null where a piece is null."""
+    pieces: list[pa.Array | str] = []
+    for piece in _pieces(column):
+        if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else pc.binary_join_element_wise(*pieces, "")
+
+
+def lines(column: Column) -> bytes:
     """Each fragment with a line end, as UTF-8."""
-    if not len(column):
-        return b""
-    ended = pc.binary_join_element_wise(column, "\n", "")
-    offsets = np.frombuffer(ended.buffers()[1], dtype=np.int32)
-    first, last = offsets[ended.offset], offsets[ended.offset + len(ended)]
-    return bytes(memoryview(ended.buffers()[2])[first:last])
+    data, offsets = utf8(joined((*_pieces(column), "\n")))
+    return data[offsets[0] : offsets[-1]].tobytes()
 
 
-def _joined(items: pa.Array, offsets: Offsets) -> pa.Array:
-    return pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), items), ",")
+def _pieces(column: Column) -> Pieces:
+    return column if isinstance(column, tuple) else (column,)
+
+
+def _may_need_escapes(column: pa.Array) -> bool:
+    """Whether a byte of the texts is one that JSON wants escaped."""
+    data, offsets = utf8(column)
+    text = data[offsets[0] : offsets[-1]]
+    return bool((text < _SPACE).any() or (text == _QUOTE).any() or (text == _BACKSLASH).any())
+
+
+def _lists(items: Column, offsets: Offsets) -> pa.Array:
+    """The items of each list with commas between. Rows of one column lie end to end, so lists of them do too."""
+    comma = np.ones(offsets[-1], dtype=np.int32)
+    comma[offsets[1:][np.diff(offsets) > 0] - 1] = 0
+    ends = np.concatenate([np.zeros(1, np.int32), np.cumsum(comma, dtype=np.int32)])
+    data, begins = utf8(joined((*_pieces(items), _texts(ends, pa.py_buffer(b"," * ends[-1])))))
+    return _texts(begins[offsets], pa.py_buffer(data))
+
+
+def _texts(offsets: Offsets, data: pa.Buffer) -> pa.Array:
+    return pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(np.ascontiguousarray(offsets)), data)

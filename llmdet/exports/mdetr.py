@@ -59,7 +59,9 @@ class Mdetr(ByRecord):
 def _image(record: Record, number: int, filename: str) -> dict[str, Any]:
     own = {"file_name": filename, "height": record.height, "width": record.width, "id": number, "caption": record.text}
     if "id" in record.extra:  # it came from such a file
-        return own | {key: value for key, value in record.extra.items() if key not in own and key != "annotations"}
+        return own | {
+            key: value for key, value in record.extra.items() if key not in own and key not in ("annotations", "checks")
+        }
     return own | {
         "original_img_id": own_id(record.image_id),
         "sentence_id": own_id(record.text_id),

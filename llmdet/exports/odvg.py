@@ -13,7 +13,6 @@ converter does); the OD form no text either, so sentences and boxes without a ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -25,7 +24,18 @@ from numpy.typing import NDArray
 from llmdet import files
 from llmdet.errors import SettingError
 from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
-from llmdet.exports.json_text import arrays, integers, lines, objects, one_or_many, rows, strings
+from llmdet.exports.json_text import (
+    Column,
+    Pieces,
+    arrays,
+    integers,
+    joined,
+    lines,
+    objects,
+    one_or_many,
+    rows,
+    strings,
+)
 from llmdet.exports.vocabulary import Vocabulary, unknown_category
 from llmdet.flat import Flat, offsets_of
 
@@ -60,22 +70,22 @@ class Odvg(JsonLines):
         held = len(flat.boxes) - int(flat.crowds().sum())
         return Exported((), kept.num_rows, held, {key: count for key, count in lost.items() if count})
 
-    def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:
-        written = super().write(batches, out, sources)
+    def _finish(self, out: str, sources: Sources, written: Exported) -> Exported:
+        written = super()._finish(out, sources, written)
         if self.form == "od":
             files.write_json(files.join(out, "label_map.json"), label_map(sources))
             written += Exported(("label_map.json",))
         return written
 
-    def _detection(self, batch: pa.RecordBatch, vocabulary: Vocabulary) -> pa.Array:
+    def _detection(self, batch: pa.RecordBatch, vocabulary: Vocabulary) -> Pieces:
         flat = Flat.of(batch)
         flat = flat.keep_boxes(_named(flat) & ~flat.crowds())
         owner = flat.record_of_region[flat.region_of_box]
         # Instances stand as the source listed its annotations, whatever the order of names in the text.
         order = np.lexsort((flat.boxes.field("order").to_numpy(zero_copy_only=False), owner))
         label = _labels(batch, flat, vocabulary)[flat.region_of_box[order]]
-        names = strings(pa.array(vocabulary.names, pa.string()))
-        members = {
+        names = joined(strings(pa.array(vocabulary.names, pa.string())))
+        members: dict[str, Column] = {
             "bbox": rows(flat.xyxy[order]),
             "label": integers(pa.array(label)),
             "category": names.take(pa.array(label)),
@@ -86,19 +96,19 @@ class Odvg(JsonLines):
         return objects({**header(self.filenames(batch), batch), "detection": detection})
 
 
-def header(filenames: pa.Array, batch: pa.RecordBatch) -> dict[str, pa.Array]:
+def header(filenames: pa.Array, batch: pa.RecordBatch) -> dict[str, Column]:
     """The members that every ODVG line begins with."""
-    size = {key: integers(batch.column(key)) for key in ("height", "width")}
+    size: dict[str, Column] = {key: integers(batch.column(key)) for key in ("height", "width")}
     return {"filename": strings(filenames), **size}
 
 
-def grounding(batch: pa.RecordBatch, *, captions: bool = False) -> pa.Array:
+def grounding(batch: pa.RecordBatch, *, captions: bool = False) -> Pieces:
     """The `grounding` objects of a batch; with `captions`, each region's box captions parallel to its boxes."""
     flat = Flat.of(batch)
     flat = flat.keep_boxes(~flat.crowds()).with_boxes_only()
     phrases, spans = flat.regions.field("phrases"), flat.regions.field("spans")
     flat_spans = spans.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 2)
-    members = {
+    members: dict[str, Column] = {
         "bbox": one_or_many(rows(flat.xyxy), flat.box_offsets),
         "phrase": one_or_many(strings(phrases.flatten()), offsets_of(phrases)),
         "tokens_positive": arrays(rows(flat_spans), offsets_of(spans)),
@@ -163,7 +173,7 @@ def _box_captions(flat: Flat) -> pa.Array:
     """`[text or null, ...]` for a region where at least one box has a caption, null elsewhere."""
     captions = flat.boxes.field("caption")
     present = captions.is_valid().to_numpy(zero_copy_only=False)
-    texts = pc.if_else(captions.is_valid(), strings(captions.field("text")), "null")
+    texts = pc.if_else(captions.is_valid(), joined(strings(captions.field("text"))), "null")
     counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(present)])
     some = np.diff(counted[flat.box_offsets]) > 0
-    return pc.if_else(pa.array(some), arrays(texts, flat.box_offsets), pa.scalar(None, pa.string()))
+    return pc.if_else(pa.array(some), joined(arrays(texts, flat.box_offsets)), pa.scalar(None, pa.string()))

@@ -5,6 +5,7 @@ One row is one record; `regions` is a list of structs with phrases, spans and bo
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,8 +17,11 @@ from llmdet import files
 from llmdet.exports.exporter import Exported, Images, Sources, remove_old, selected, shards
 from llmdet.exports.pictures import Pictures
 from llmdet.flat import Flat
-from llmdet.record import SCHEMA
-from llmdet.workspace import repeated
+from llmdet.record import SCHEMA, check_schema
+from llmdet.workspace import repeated, to_parquet
+
+_STEM = "records"
+_BOXES = "regions.list.element.boxes.list.element.crowd"  # a small leaf that every box has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +32,13 @@ class Parquet:
 
     split: str | None = None
     images: Images = "none"
-    shard_records: int | None = None  # at most this many records a file; None: one file
+    shard_records: int | None = None  # at most this many records a file; None: files as the workspace has them
 
     def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:
         total = Exported()
         pictures = Pictures(out, self.images, sources)
         for number, shard in enumerate(shards(selected(batches, self.split), self.shard_records)):
-            name = f"records-{number:05d}.parquet"
+            name = _name(number)
             with (
                 files.open_atomic(files.join(out, name)) as file,
                 pq.ParquetWriter(file, SCHEMA, compression="zstd", use_dictionary=repeated(SCHEMA)) as writer,
@@ -43,5 +47,30 @@ class Parquet:
                     writer.write_batch(pictures.place(batch))
                     total += Exported((), batch.num_rows, len(Flat.of(batch).boxes))
             total += Exported((name,))
-        remove_old(out, "records", total.files)
+        remove_old(out, _STEM, total.files)
         return total + Exported(pictures.written, lost=pictures.lost)
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether files of a table of records may be taken as they are."""
+        return self.split is None and self.images == "none" and self.shard_records is None
+
+    def write_part(self, number: int, data: bytes, out: str) -> Exported:
+        """Write one file of a table of records, unchanged where its types are those of this version."""
+        file = pq.ParquetFile(io.BytesIO(data))
+        check_schema(file.schema_arrow)
+        if not file.schema_arrow.equals(SCHEMA):
+            data = to_parquet(file.read(columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA))
+        boxes = sum(len(Flat.of(batch).boxes) for batch in file.read(columns=[_BOXES], use_threads=False).to_batches())
+        files.write_bytes(files.join(out, _name(number)), data)
+        return Exported((_name(number),), file.metadata.num_rows, boxes)
+
+    def finish_parts(self, written: Iterable[Exported], out: str) -> Exported:
+        """What all parts are together, and what an earlier export left in the folder is removed."""
+        total = sum(written, Exported())
+        remove_old(out, _STEM, total.files)
+        return total
+
+
+def _name(number: int) -> str:
+    return f"{_STEM}-{number:05d}.parquet"

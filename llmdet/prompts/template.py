@@ -22,7 +22,10 @@ class TemplateImage:
     def render(self, record: Record) -> list[Ask]:
         return [Ask(facts_json(record))]
 
-    def parse(self, ask: Ask, answer: str) -> list[str]:
+    def narrow(self, ask: Ask, record: Record, boxes: tuple[int, ...]) -> Ask:
+        return ask
+
+    def parse(self, ask: Ask, answer: str) -> list[str | None]:
         if not answer.strip():
             raise AnswerError("answer_empty")
         return [answer]
@@ -40,7 +43,10 @@ class TemplateRegion:
         count = len(boxes_of(record))
         return [Ask(facts_json(record), boxes=tuple(range(count)))] if count else []
 
-    def parse(self, ask: Ask, answer: str) -> list[str]:
+    def narrow(self, ask: Ask, record: Record, boxes: tuple[int, ...]) -> Ask:
+        return ask
+
+    def parse(self, ask: Ask, answer: str) -> list[str | None]:
         try:
             texts = orjson.loads(answer)
         except orjson.JSONDecodeError as error:

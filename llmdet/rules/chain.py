@@ -8,8 +8,18 @@ from typing import Any
 
 from llmdet.errors import SettingError
 from llmdet.record import Record
+from llmdet.rules.checks import (
+    CheckColours,
+    CheckCounts,
+    CheckMentions,
+    CheckObjects,
+    CheckPositions,
+    CheckRegionNouns,
+)
 from llmdet.rules.debris import CleanDebris
+from llmdet.rules.language import RequireEnglish
 from llmdet.rules.length import LimitLength, RequireLength
+from llmdet.rules.links import LinkPhrases
 from llmdet.rules.outcome import Drop, Kept, Loss, Outcome, Retry
 from llmdet.rules.refusal import RejectRefusal
 from llmdet.rules.repetition import RejectRepetition
@@ -23,15 +33,24 @@ RULES: dict[str, type] = {
     "limit_length": LimitLength,
     "debris": CleanDebris,
     "refusal": RejectRefusal,
+    "language": RequireEnglish,
     "repetition": RejectRepetition,
     "truncation": RequireEnd,
     "speculation": RemoveSpeculation,
     "length": RequireLength,
+    "links": LinkPhrases,
+    "objects": CheckObjects,
+    "counts": CheckCounts,
+    "positions": CheckPositions,
+    "mentions": CheckMentions,
+    "region_nouns": CheckRegionNouns,
+    "colours": CheckColours,
 }
 DEFAULT_CHAIN: tuple[Rule, ...] = (
     LimitLength(),
     CleanDebris(),
     RejectRefusal(),
+    RequireEnglish(),
     RejectRepetition(),
     RequireEnd(),
     RemoveSpeculation(),
@@ -73,6 +92,11 @@ def check_chain(rules: Sequence[Rule]) -> None:
         late = [name for name in getattr(rule, "after", ()) if name in names[place + 1 :] and name not in names[:place]]
         if late:
             raise SettingError(f"{names[place]} must come after {', '.join(late)}: move it down the chain")
+
+
+def with_images(rules: Sequence[Rule], images: str) -> tuple[Rule, ...]:
+    """The rules with the address of a source's photos, where they look at pixels."""
+    return tuple([rule.with_images(images) if hasattr(rule, "with_images") else rule for rule in rules])
 
 
 def run_chain(rules: Sequence[Rule], record: Record) -> tuple[Record | None, list[Loss]]:

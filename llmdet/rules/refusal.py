@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,43 +10,18 @@ from typing import ClassVar
 from llmdet.record import Caption, Record
 from llmdet.rules.captions import Level, judge_captions, lost
 from llmdet.rules.outcome import Drop, Kept, Retry
-from llmdet.rules.sentences import mask_quotes, split_sentences
+from llmdet.rules.refusal_words import ECHO, MARKERS, META, PLACEHOLDER, REFUSAL, worth_reading
+from llmdet.rules.sentences import split_with_mask
 
-_I = r"(?:(?:unfortunately|however|but|as such|so),? )?i"
-_UNABLE = (
-    rf"{_I} (?:can ?not|can't|am (?:not able|unable|sorry|afraid)|'m|won't|will not|could not|couldn't|must decline|"
-    r"do(?: not|n't) (?:have|see|know)|was unable|apologi[sz]e)"
-)
-_REFUSAL = re.compile(
-    rf"(?:{_UNABLE}\b|i'm (?:(?:really|very|so) )?(?:sorry|unable|not able|afraid|an? |just an? )|"
-    r"(?:my )?(?:sincere )?apologies\b|sorry\b[,.!]|sorry (?:but|for|about|to|that)\b|we apologi[sz]e|"
-    r"as an? (?:ai|artificial|language model|large language|text-based|assistant)\b|"
-    r"i am (?:just )?an? (?:ai|artificial|language|large language|assistant|text)\b|"
-    r"it(?:'s| is) (?:not possible|impossible|difficult) (?:for me )?to\b|"
-    r"(?:the|this|your|no) (?:image|picture|photo) (?:was |has been |is |could |cannot |can't |did )?"
-    r"(?:not |n't )?(?:been )?(?:be )?(?:provided|displayed|loaded|attached|accessible|uploaded|available|load)\b|"
-    r"please (?:provide|upload|share|note that i|try|attach)\b|"
-    r"there is no (?:image|picture) (?:provided|attached|to)\b)",
-)
-_ECHO = re.compile(
-    r"(?:please )?(?:describe|provide|write|generate|give|list|do not|don't|avoid|focus on|make sure|ensure|"
-    r"you are an?|your task|answer with|respond with|use only)\b(?=.*\b"
-    r"(?:image|picture|photo|description|caption|sentence|words?|details?|region|box|assistant|speculate|guess)\b)",
-)
-_MARKERS = re.compile(r"<image>|<\|?im_start|\[/?INST\]|<<SYS>>|^ ?(?:USER|ASSISTANT|SYSTEM|Human|Assistant): ", re.M)
-_META = re.compile(
-    r"\b(?:the|this|above|given|provided|following) (?:(?:image|provided|given|original|above) )?"
-    r"(?:caption|description|prompt|bounding box(?:es)?|annotations?|instructions?)"
-    r" (?:is|are|was|were|does|do|describes?|provides?|mentions?|focus(?:es)?|highlights?|captures?|says? that|gives?|"
-    r"aims?|includes?|above|has|should)\b"
-)
+# What a sign or a person in the picture is said to say is no word to the reader.
+_SAID = re.compile(r"\b(?:says?|saying|reads?|reading|words?|written|labell?ed|titled|called|named|asks?|tells?)\b")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RejectRefusal:
     """Take out captions that refuse, apologise, say the prompt back, or talk about themselves.
 
-    Only the beginnings of sentences are read, outside quotation marks: a sign that says "Sorry, we are closed" stays.
+    Quotations are not read, nor what a sign is said to say: "Sorry, we are closed" on a door stays.
     """
 
     after: ClassVar[tuple[str, ...]] = ("LimitLength", "CleanDebris")
@@ -57,25 +33,34 @@ class RejectRefusal:
         return judge_captions(record, self.judge)
 
     def judge(self, caption: Caption, level: Level) -> Caption | Drop | Retry:
-        if marker := _MARKERS.search(caption.text):
+        text = caption.text
+        if any(mark in text for mark in "<[{:#") and (marker := MARKERS.search(text)):
             return lost(caption, "prompt_echo", marker[0].strip())
-        for sentence in split_sentences(caption.text):
-            start = sentence[:600].lower().replace("\u2019", "'")
-            if reason := self._reason(mask_quotes(start)):
+        if len(text) < 60 and PLACEHOLDER.fullmatch(text):
+            return lost(caption, "refusal", text)
+        for sentence, masked in split_with_mask(text):
+            if reason := self._reason(masked[:600].lower().replace("\u2019", "'")):
                 return lost(caption, reason, sentence[:80])
         return caption
 
     def _reason(self, sentence: str) -> str:
-        if _REFUSAL.match(sentence):
-            return "refusal"
-        if _ECHO.match(sentence) or sentence in self._prompt_sentences():
+        refusal, echo, meta = worth_reading(sentence)
+        if refusal:
+            bare = sentence.strip(" .!()")
+            if (found := REFUSAL.search(bare)) and not _SAID.search(bare, 0, found.start()):
+                return "refusal"
+        if (echo and ECHO.match(sentence)) or (
+            self.prompts and sentence in _sentences_of(self.prompts, self.echo_words)
+        ):
             return "prompt_echo"
-        return "about_itself" if self.about_itself and _META.search(sentence) else ""
+        return "about_itself" if meta and self.about_itself and META.search(sentence) else ""
 
-    def _prompt_sentences(self) -> frozenset[str]:
-        return frozenset(
-            sentence.lower()
-            for prompt in self.prompts
-            for sentence in split_sentences(prompt)
-            if len(sentence.split()) >= self.echo_words
-        )
+
+@functools.lru_cache(maxsize=16)
+def _sentences_of(prompts: tuple[str, ...], words: int) -> frozenset[str]:
+    return frozenset(
+        masked.lower()
+        for prompt in prompts
+        for sentence, masked in split_with_mask(prompt)
+        if len(sentence.split()) >= words
+    )

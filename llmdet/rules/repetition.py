@@ -6,6 +6,7 @@ import operator
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import compress
 from typing import ClassVar
 
 from llmdet.record import Caption, Record
@@ -14,7 +15,15 @@ from llmdet.rules.outcome import Drop, Kept, Retry
 from llmdet.rules.sentences import mask_quotes, split_sentences
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_STUTTER = re.compile(r"(\S)\1{15,}")
+_STUTTER = re.compile(r"(\S{1,8}?)\1{7,}")
+_SMALL_START = re.compile(r"[.!?] [a-z]")
+_BEFORE_SMALL = re.compile(r"(?<=[.!?]) (?=[a-z])")
+_NUMBER = re.compile(
+    r"\b(?:\d+(?:st|nd|rd|th)?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|first|second|third|fourth|"
+    r"fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|next|last|another)\b"
+)
+_MARKS = " .!?,;:\"'\u201c\u201d()"
+_LONG_TOKEN = 24  # characters: no word, but "hahaha..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +31,10 @@ class RejectRepetition:
     """Take out captions that loop; a single repeated sentence is only said once."""
 
     after: ClassVar[tuple[str, ...]] = ("LimitLength", "CleanDebris")
-    max_phrase: int = 20  # words of the longest phrase that is looked for
-    times: int = 3  # in a row that make a loop of a phrase of three words or more; one more for two, two for one
-    sentence_times: int = 3  # the same sentence anywhere
+    max_phrase: int = 24  # words of the longest phrase that is looked for
+    times: int = 3  # in a row that make a loop of a phrase of three words or more; one more for one or two
+    long_phrase: int = 6  # words of a phrase that may not even follow itself once
+    sentence_times: int = 3  # the same sentence anywhere; twice as often where only numbers differ
     min_distinct: float = 0.5  # share of different runs of four words, in captions of `distinct_words` or more
     distinct_words: int = 60
 
@@ -32,25 +42,32 @@ class RejectRepetition:
         return judge_captions(record, self.judge)
 
     def judge(self, caption: Caption, level: Level) -> Caption | Drop | Retry:
-        text = mask_quotes(caption.text)  # a sign may well say it three times
-        if stutter := _STUTTER.search(caption.text):
-            return lost(caption, "repetition", f"{stutter[1]!r} {len(stutter[0])} times")
-        words = [word.lower() for word in _WORD.findall(text)]
-        if loop := self._loop(words):
+        tokens = caption.text.split()
+        for token in tokens:
+            if (
+                len(token) >= _LONG_TOKEN
+                and (stutter := _STUTTER.search(token))
+                and len(stutter[0]) >= _LONG_TOKEN // 2
+            ):
+                return lost(caption, "repetition", f"{stutter[1]!r} {len(stutter[0]) // len(stutter[1])} times")
+        said_once = self._sentences(caption)
+        if not isinstance(said_once, Caption):
+            return said_once
+        # A sign may well say it three times.
+        if loop := self._loop(_WORD.findall(mask_quotes(said_once.text).lower())):
             return lost(caption, "repetition", loop)
-        return self._sentences(caption)
+        if not any(map(str.isalnum, tokens[-1])) and tokens[-4:] == tokens[-1:] * 4:
+            return lost(caption, "repetition", f"{tokens[-1]!r} 4 times in a row")
+        return said_once
 
     def _loop(self, words: list[str]) -> str:
         """The first phrase that is said too often in a row, or runs of words that are mostly the same."""
-        # Whatever its size, a loop holds some run of three words `times` times: most captions end here.
-        if len(words) < 2 + min(self.times, 3):
-            return ""
-        threes = Counter(zip(words, words[1:], words[2:], strict=False))
-        if max(threes.values()) < min(self.times, 3):
-            return ""
-        for size in range(1, min(self.max_phrase, len(words) // 2) + 1):
-            needed = self.times + max(0, 3 - size)
-            if end := _run(words, size, size * (needed - 1)):
+        for size in self._distances(words):
+            long = size >= self.long_phrase
+            needed = 2 if long else self.times + (size < 3)
+            # The word that joins the rounds ("and a kite", "and a kite") may be missing after the last.
+            slack = 1 if 3 < size < self.long_phrase or size > 2 * self.long_phrase else 0
+            if end := _run(words, size, size * (needed - 1) - slack):
                 return f"{' '.join(words[end - size : end])!r} {needed} times in a row"
         if len(words) >= self.distinct_words:
             runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
@@ -59,22 +76,63 @@ class RejectRepetition:
                 return f"{share:.0%} of the runs of four words are different"
         return ""
 
+    def _distances(self, words: list[str]) -> list[int]:
+        """How far apart the same three words stand, where they do so twice or more; a loop's size is among them.
+
+        Most captions have none, so that the words need not be compared.
+        """
+        threes = list(zip(words, words[1:], words[2:], strict=False))
+        if len(set(threes)) == len(threes):
+            return []
+        last: dict[tuple[str, str, str], int] = {}
+        found: dict[int, int] = {}
+        for place, three in enumerate(threes):
+            before = last.get(three)
+            if before is not None and place - before <= self.max_phrase:
+                found[place - before] = found.get(place - before, 0) + 1
+            last[three] = place
+        return sorted(size for size, times in found.items() if times > 1 or size == 1)
+
     def _sentences(self, caption: Caption) -> Caption | Drop | Retry:
         sentences = split_sentences(caption.text)
-        if len(sentences) < 2:
+        if _SMALL_START.search(caption.text):
+            # Where a model loops, it may forget capitals; "e.g." and "approx." make short pieces that are not counted.
+            sentences = tuple([piece for sentence in sentences for piece in _BEFORE_SMALL.split(sentence)])
+        keys = [sentence.lower().strip(_MARKS) for sentence in sentences]
+        few = len(keys) < 2 * self.sentence_times
+        counted = [bool(key) and (few or " " in key) for key in keys]
+        if most := _too_often(list(compress(keys, counted)), self.sentence_times):
+            return lost(caption, "repetition", f"a sentence {self.sentence_times} times: {most[:80]!r}")
+        if len(set(keys)) == len(keys):
             return caption
-        seen: dict[str, int] = {}
-        kept = []
-        for sentence in sentences:
-            key = " ".join(_WORD.findall(sentence.lower()))
-            seen[key] = seen.get(key, 0) + 1
-            if seen[key] == 1 or not key:
-                kept.append(sentence)
-            if key and seen[key] >= self.sentence_times:
-                return lost(caption, "repetition", f"a sentence {self.sentence_times} times: {sentence[:80]!r}")
-        if len(kept) == len(sentences):
-            return caption
-        return with_text(caption, " ".join(kept))
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        kept = [
+            sentence
+            for place, (sentence, key) in enumerate(zip(sentences, keys, strict=True))
+            if not counted[place] or first[key] == place
+        ]
+        return caption if len(kept) == len(sentences) else with_text(caption, " ".join(kept))
+
+
+def _too_often(keys: list[str], times: int) -> str:
+    """A sentence that is there so many times, or twice as many with other numbers ("The first man is tall.")."""
+    if not keys:
+        return ""
+    most, count = Counter(keys).most_common(1)[0]
+    if count >= times:
+        return most
+    if Counter([key[-8:] for key in keys]).most_common(1)[0][1] < 2 * times:
+        return ""
+    most, count = Counter([_NUMBER.sub("#", key) for key in keys]).most_common(1)[0]
+    return most if count >= 2 * times else ""
+
+
+def _stutter(tokens: list[str]) -> str:
+    """What a token without spaces repeats: "ha" in "hahaha..."."""
+    for token in tokens:
+        if len(token) >= _LONG_TOKEN and (found := _STUTTER.search(token)) and len(found[0]) >= _LONG_TOKEN // 2:
+            return f"{found[1]!r} {len(found[0]) // len(found[1])} times"
+    return ""
 
 
 def _run(words: list[str], size: int, needed: int) -> int:

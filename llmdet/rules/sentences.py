@@ -9,20 +9,20 @@ _END = re.compile(r"(?<![.!?])[.!?]++[\"'\u201d\u2019)\]]*+(?=\s)")
 _SHORT = frozenset(
     "mr mrs ms dr st prof jr sr vs etc no approx e.g i.e u.s u.k a.m p.m inc ltd co dept est fig vol mt ft".split()
 )
-_WORD_BEFORE = re.compile(r"[\w.]{1,12}$")
+_AFTER_SPACE = re.compile(r"[^\w.]")
 _NEXT = re.compile(r"\s*[\"'\u201c\u2018(\[]*(\w)")
 _QUOTED = re.compile(
     r"\"[^\"]{0,400}\"|\u201c[^\u201d]{0,400}\u201d|(?<!\w)'(?:[^']|'(?=\w)){0,200}'(?!\w)|\u2018[^\u2019]{0,200}\u2019(?!\w)"
 )
 
 
-@functools.lru_cache(maxsize=8)  # the rules of a chain split the same text one after the other
 def split_sentences(text: str) -> tuple[str, ...]:
     """The sentences of a text, stripped, without empty ones; joined by spaces they hold every word of it."""
     return tuple([sentence for sentence, _ in split_with_mask(text)])
 
 
-def split_with_mask(text: str) -> list[tuple[str, str]]:
+@functools.lru_cache(maxsize=4)  # the rules of a chain split the same text one after the other
+def split_with_mask(text: str) -> tuple[tuple[str, str], ...]:
     """Each sentence with the same sentence masked by `mask_quotes`; both have the same length."""
     masked = mask_quotes(text)
     spans = []
@@ -32,9 +32,18 @@ def split_with_mask(text: str) -> list[tuple[str, str]]:
             spans.append((start, end.end()))
             start = end.end()
     spans.append((start, len(text)))
-    return [
-        _stripped(text, masked, first, last) for first, last in spans if not text[first:last].isspace() and last > first
-    ]
+    return tuple(
+        [_stripped(text, masked, first, last) for first, last in spans if last > first and text[first:last].strip()]
+    )
+
+
+_LETTERS = re.compile(r"[^\W_]+")
+
+
+@functools.lru_cache(maxsize=4)
+def words_of(text: str) -> frozenset[str]:
+    """The different words of a text, in lower case, parted at apostrophes: what rules look for before they search."""
+    return frozenset(_LETTERS.findall(text.lower()))
 
 
 def _stripped(text: str, masked: str, start: int, end: int) -> tuple[str, str]:
@@ -51,11 +60,9 @@ def _is_break(text: str, stop: int, after: int) -> bool:
         return False
     if text[stop] != ".":
         return True
-    before = _WORD_BEFORE.search(text, max(0, stop - 12), stop)
-    if before is None:
-        return True
-    word = before[0].lower().strip(".")
-    if len(word) == 1 and word.isalpha() and before[0] != "a":
+    before = _AFTER_SPACE.split(text[max(0, stop - 12) : stop])[-1]
+    word = before.lower().strip(".")
+    if len(word) == 1 and word.isalpha() and before != "a":
         return False  # an initial: "J. Smith", "the U.S. flag"
     return word not in _SHORT or (word in ("etc", "u.s", "u.k", "a.m", "p.m") and follows is not None)
 

@@ -19,13 +19,13 @@ _VERBS = (
     "imply implies implying implied infer infers inferring inferred expect expects expecting expected"
 ).split()
 _PHRASES = ["assuming that", "tends to", "tends not to", "seems to", "looks like", "sounds like", "appears to"]
-_KEYWORDS = ["possibly", "probable", "probably", "maybe", "perhaps", *_VERBS, *_PHRASES, " no ", " not "]
-_PREPOSITIONS = frozenset(
+KEYWORDS = ["possibly", "probable", "probably", "maybe", "perhaps", *_VERBS, *_PHRASES, " no ", " not "]
+PREPOSITIONS = frozenset(
     "in on at by with about against between into through during before after above below to from up down for of under "
     "over as".split()
 )
-_ANY = re.compile("|".join(map(re.escape, _KEYWORDS)))
-_WHOLE = re.compile(rf"\b(?:{'|'.join(map(re.escape, _KEYWORDS))})\b")
+_ANY = re.compile("|".join(map(re.escape, KEYWORDS)))
+_WHOLE = re.compile(rf"\b(?:{'|'.join(map(re.escape, KEYWORDS))})\b")
 _AFTER_STOP = re.compile(r"(?<=\.)\s+")
 
 
@@ -63,7 +63,7 @@ def _sentence(sentence: str) -> str | None:
     left = _without_clauses(sentence).strip()
     if not left.endswith("."):
         left += "."
-    if left == "." or left.split()[0].lower() in _PREPOSITIONS:
+    if left == "." or left.split()[0].lower() in PREPOSITIONS:
         return None
     return left
 

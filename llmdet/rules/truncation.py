@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,13 +16,21 @@ from llmdet.rules.sentences import split_sentences
 
 _CLOSERS = " \"'\u201d\u2019)]"
 _ENDS = (".", "!", "?", "\u2026", "\u3002", "\uff01", "\uff1f")
+# No phrase ends with one of these, and no sentence with the first few, whatever stands behind them.
+_CUT = re.compile(
+    r"(?:^|[\s(])(?:an?|the|and|or|of|with|his|its|their|is|are|while|which|whose|where|such as|as well as|because)$|"
+    r"[,;:(\u2014-]$"
+)
+_NO_STOP = re.compile("")
+_CUT_AND_STOPPED = re.compile(r"\s(?:an?|the|and|or|of|with|its|their)\.$|[,;]\.$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequireEnd:
-    """Take out image captions that do not end with a sentence, or cut them to their last whole one.
+    """Take out captions that stop in the middle, or cut image captions to their last whole sentence.
 
-    Region captions are phrases and people often write no full stop, so that only a language model's image captions are
+    An image caption has to end with a sentence. Region captions are phrases, and lose only what ends with a word that
+    asks for more ("a man holding a"). People often write no full stop, so that only a language model's captions are
     judged by default. An answer that used all of the sampling's `max_tokens` gets a reason of its own.
     """
 
@@ -30,12 +39,14 @@ class RequireEnd:
     only_lmm: bool = True
 
     def __call__(self, record: Record) -> Record | Kept:
-        return judge_captions(record, self.judge, ("image",))
+        return judge_captions(record, self.judge)
 
     def judge(self, caption: Caption, level: Level) -> Caption | Drop | Retry:
         if self.only_lmm and caption.provenance.origin != "lmm":
             return caption
-        if caption.text.rstrip(_CLOSERS).endswith(_ENDS):
+        text = caption.text.rstrip(_CLOSERS)
+        cut_off = _CUT_AND_STOPPED if text.endswith(_ENDS) else _CUT if level == "region" else _NO_STOP
+        if not cut_off.search(text[-12:]):
             return caption
         *whole, cut = split_sentences(caption.text) or ("",)
         kept = " ".join(whole)

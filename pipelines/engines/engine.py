@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from llmdet.prompts.prompt import Ask, Prompt, Task
+from llmdet.prompts.example import prompt_hash
+from llmdet.prompts.prompt import Ask, Prompt, Task, View
 from llmdet.record import Provenance, Record
 from llmdet.workspace import fingerprint
+from pipelines.parts import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class Answer:
     answer_tokens: int = 0
 
 
+STOPPED = Answer(error="stopped")  # to what was not answered before the run's end: no row, the next run asks it
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """All open requests of one image: the unit of work, so that an image is opened once."""
@@ -59,8 +64,31 @@ class Identity:
     preprocessing: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How a started engine spent its time so far, in seconds, and what its pictures cost."""
+
+    running_s: float = 0.0  # at least one chunk of images was given to it
+    waiting_s: float = 0.0  # of these: no request was under way, because its pictures were not ready
+    image_tokens_predicted: int = 0
+    image_tokens: int = 0  # as the engine counted them, where it says so
+
+
+class Answerer(Protocol):
+    """A started engine: what a worker holds. Several threads may call it at once."""
+
+    def answer(self, jobs: Sequence[Job]) -> list[list[Answer]]:
+        """One answer per request of each job, in their order. A failure is an Answer with an error, never a raise.
+
+        Who takes long asks `pipelines.stop.stopping` meanwhile, and then gives `STOPPED` to the rest.
+        """
+        ...
+
+    def usage(self) -> Usage: ...
+
+
 class Engine(Protocol):
-    """A frozen dataclass of settings that can answer."""
+    """A frozen dataclass of settings, with all that a worker needs to start answering."""
 
     @property
     def deterministic(self) -> bool:
@@ -73,20 +101,31 @@ class Engine(Protocol):
         """The prompt that this engine uses for each task, unless a recipe names another."""
         ...
 
-    def answer(self, jobs: Sequence[Job]) -> list[list[Answer]]:
-        """One answer per request of each job, in their order. A failure is an Answer with an error, never a raise."""
+    def workers(self) -> Workers | None:
+        """The actors that it needs; None where any Ray task can answer."""
+        ...
+
+    def start(self) -> Answerer:
+        """Load what answers. Called once in each worker process; raises an LlmdetError in one line where it cannot."""
         ...
 
 
-def fingerprint_of(prompt: Prompt, identity: Identity) -> str:
+def fingerprint_of(prompt: Prompt, identity: Identity, seed: int = 0) -> str:
     """The name of the ledger that these answers go to: two that could differ never share one."""
-    return fingerprint({"task": prompt.task, "prompt": asdict(prompt), "engine": asdict(identity)})  # type: ignore[call-overload]
+    engine = asdict(identity)
+    del engine["engine_version"]  # an update in the middle of a million images does not ask for all of them again
+    return fingerprint({"task": prompt.task, "prompt": asdict(prompt), "engine": engine, "seed": seed})  # type: ignore[call-overload]
+
+
+_WHOLE = View()
 
 
 def request_id(ledger: str, image_key: str, ask: Ask) -> bytes:
-    """Requests are the same when ledger, picture, rendered text and schema are; the attempt is not part of it."""
+    """Requests are the same when ledger, picture, what is shown of it, rendered text and schema are; the attempt is
+    not part of it."""
     digest = hashlib.blake2b(digest_size=16)
-    for text in (ledger, image_key, ask.text, ask.schema):
+    view = () if ask.view == _WHOLE else (orjson.dumps(asdict(ask.view)).decode(),)
+    for text in (ledger, image_key, ask.text, ask.schema, *view):
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
@@ -109,6 +148,7 @@ def provenance_of(prompt: Prompt, identity: Identity) -> Provenance:
     return Provenance(
         origin="template" if identity.engine == "template" else "lmm",
         prompt=f"{prompt.id}@{prompt.version}",
+        prompt_hash=prompt_hash(prompt),
         model=identity.model,
         revision=identity.revision,
         engine=identity.engine,

@@ -10,12 +10,12 @@ import orjson
 
 from llmdet import colours, masks
 from llmdet.errors import FormatError, ImageError
-from llmdet.images import open_image
+from llmdet.images import open_sized
 from llmdet.prompts.prompt import Prompt, Task, boxes_of
 from llmdet.prompts.template import TemplateImage, TemplateRegion
 from llmdet.record import Record
 from llmdet.template import TEMPLATE_VERSION, Facts, facts_from_json, image_caption, region_captions
-from pipelines.engines.engine import Answer, Identity, Job, Request
+from pipelines.engines.engine import Answer, Identity, Job, Request, Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,15 @@ class TemplateEngine:
 
     def prompts(self) -> dict[Task, Prompt]:
         return {"image": TemplateImage(), "region": TemplateRegion()}
+
+    def workers(self) -> None:
+        return None
+
+    def start(self) -> TemplateEngine:
+        return self
+
+    def usage(self) -> Usage:
+        return Usage()
 
     def answer(self, jobs: Sequence[Job]) -> list[list[Answer]]:
         return [self._answer_job(job) for job in jobs]
@@ -55,7 +64,7 @@ def _write(request: Request, facts: Facts) -> Answer:
 
 def _measure(record: Record, url: str) -> list[str | None]:
     """The dominant colour of each box, inside its mask where it has one."""
-    pixels = np.asarray(open_image(url, record.orientation))
+    pixels = np.asarray(open_sized(url, (record.width, record.height), record.orientation))
     found = []
     for box in boxes_of(record):
         x1, y1, x2, y2 = (max(0, round(value)) for value in box.xyxy)

@@ -235,3 +235,33 @@ def test_caption_without_engine_and_gpu_says_which_there_are(
     assert done.code == 1
     assert done.error.startswith("no GPU here and no --engine said; there are: ")
     assert "template" in done.error
+
+
+def test_a_gpu_without_vllm_is_one_line_before_anything_is_read(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.doctor.gpus", lambda: ["a GPU"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = typed("caption", "--source", "gqa")
+    assert done.code == 1
+    assert done.error == (
+        "vllm is not installed; run: pip install 'llmdet-data[vllm]'; "
+        "or say another --engine: openai, template, transformers"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--engine", "openai"), "which server? give --base-url, such as http://localhost:8000/v1"),
+        (("--engine", "vllm", "--model", "./gone"), "no folder ./gone, and a hub id has the form owner/name"),
+        (
+            ("--engine", "openai", "--base-url", "http://h/v1", "--model", "m", "--set", "image_prompt=x"),
+            "no prompt 'x'",
+        ),
+    ],
+    ids=["server", "model", "prompt"],
+)
+def test_what_no_engine_can_do_is_said_before_ingest(typed: Typed, words: tuple[str, ...], says: str) -> None:
+    done = typed("caption", "--source", "gqa", *words)
+    assert done.code == 1
+    assert says in done.error
+    assert "ingest" not in done.err

@@ -40,12 +40,30 @@ def test_dry_run_says_what_would_be_asked_and_writes_nothing(typed: Typed, recip
 
 
 def test_dry_run_plans_for_an_engine_that_is_not_there_and_a_run_refuses_it(typed: Typed, recipe: str) -> None:
-    planned = typed("run", recipe, "--dry-run", "--json", "--set", "caption.engine=vllm")
+    planned = typed("run", recipe, "--dry-run", "--json", "--set", "caption.engine=oracle")
     assert (planned.code, planned.json["image requests"]) == (0, 4)
-    assert "no engine vllm yet" in planned.err + planned.out
-    refused = typed("run", recipe, "--set", "caption.engine=vllm")
+    assert "no engine oracle yet" in planned.err
+    refused = typed("run", recipe, "--set", "caption.engine=oracle")
     assert refused.code == 1
-    assert "no engine 'vllm'" in refused.err
+    assert "no engine 'oracle'" in refused.err
+
+
+def test_dry_run_of_a_model_says_tokens_hours_money_and_three_requests(typed: Typed, recipe: str) -> None:
+    words = ("--set", "caption.engine=vllm", "--set", "caption.engines.vllm.family=qwen2_vl")
+    prices = ("--set", "caption.price={gpu_hour: 2.5, gpus: 8, tokens_per_s: 1000}")
+    planned = typed("run", recipe, "--dry-run", "--json", *words, *prices)
+    assert planned.code == 0, planned.err
+    said = planned.json
+    pictures = said["picture tokens"]
+    assert said["prompt tokens"] > pictures > 0
+    hours = 8 * (said["prompt tokens"] + said["answer tokens"]) / 1000 / 3600
+    assert said["spend"]["gpu_hours"] == pytest.approx(hours)
+    assert said["spend"]["cost"] == pytest.approx(2.5 * hours)
+    assert len(said["examples"]) == 3
+    assert {"text", "schema", "view", "sampling", "picture"} < set(said["examples"][0])
+    shown = typed("run", recipe, "--dry-run", *words, *prices).out
+    assert "GPU-hours (speed: price.tokens_per_s)" in shown
+    assert "request 3: " in shown
 
 
 @pytest.mark.parametrize(
@@ -116,3 +134,14 @@ def test_a_wrong_recipe_fails_before_anything_runs(
     assert done.code == 1
     assert expected in done.error
     assert not (here / "from_recipe").exists()
+
+
+def test_dry_run_counts_what_was_ingested_and_answered_only_where_the_recipe_is_the_same(
+    typed_with_ray: Typed, recipe: str
+) -> None:
+    assert typed_with_ray("run", recipe, "--limit", "2").code == 0
+    names = ("records", "image requests", "answered")
+    limited = typed_with_ray("run", recipe, "--dry-run", "--limit", "2", "--json").json
+    assert [limited[name] for name in names] == [2, 2, 4]
+    whole = typed_with_ray("run", recipe, "--dry-run", "--json").json
+    assert [whole[name] for name in names] == [4, 4, 0]  # photos are not opened, so nobody knows that they are the same

@@ -75,4 +75,4 @@ def test_the_package_runs_as_a_module() -> None:
     )
     said = json.loads(done.stdout.splitlines()[-1])
     assert (said["command"], said["workspace"]) == ("prompts", None)
-    assert [one["name"] for one in said["prompts"]][:1] == ["template-image"]
+    assert [one["name"] for one in said["prompts"]][:1] == ["image-detailed"]

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from detector.config import ModelSettings, TrainSettings, quickstart_settings
 from detector.data import TrainData
 from llmdet import world
-from llmdet.record import SCHEMA, Box, Record, Region, to_batch
+from llmdet.record import Box, Record, Region, to_batch
+from llmdet.workspace import to_parquet
 
 MODEL = ModelSettings(short_side=64, long_side=64)
 
@@ -49,6 +48,5 @@ def data(folder: Path, count: int = 6) -> TrainData:
     (folder / "records").mkdir()
     rows = records(count)
     for number, part in enumerate((rows[: count // 2], rows[count // 2 :])):
-        table = pa.Table.from_batches([to_batch(part)], SCHEMA)
-        pq.write_table(table, folder / "records" / f"part-{number:05d}.parquet")
+        (folder / "records" / f"part-{number:05d}.parquet").write_bytes(to_parquet(to_batch(part)))
     return TrainData(str(folder / "records"), {"w": str(folder)})

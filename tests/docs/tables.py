@@ -22,12 +22,29 @@ from llmdet.catalogue import CATALOGUE, rows
 from llmdet.exports import EXPORTERS
 from llmdet.joining import SameImage
 from llmdet.leaks import LeakSettings
+from llmdet.prompts import PROMPTS
+from llmdet.prompts.example import prompt_hash
+from llmdet.prompts.frames import FAMILIES, GENERAL
 from llmdet.rules.chain import DEFAULT_CHAIN, RULES
 from llmdet.sources import SOURCES
 from pipelines.engines import ENGINES
+from pipelines.engines.lmm import Lmm, Sampling
+from pipelines.engines.openai import OpenAiEngine
+from pipelines.engines.transformers import TransformersEngine
+from pipelines.engines.vllm import VllmEngine
+from pipelines.finding import GroundSettings
 from pipelines.ingest import IngestSettings
 from pipelines.merge import MergeSettings
-from pipelines.recipe import CaptionSection, EvaluateSection, Recipe, RefineSection, ReportSection, TrainSection
+from pipelines.prices import Prices
+from pipelines.recipe import (
+    CaptionSection,
+    EvaluateSection,
+    GroundSection,
+    Recipe,
+    RefineSection,
+    ReportSection,
+    TrainSection,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -82,6 +99,7 @@ def _default(text: str, kind: type) -> str:
     for pattern, shown in (
         (r"(?:F|f)ield\(default_factory=dict\)", "{}"),
         (r"(?:F|f)ield\(default_factory=list\)", "[]"),
+        (r"field\(default_factory=lambda: (.*)\)", r"\1"),
         (r"Field\(([^,]+), .*\)", r"\1"),
         (r"(\w+)\(\)|(?:F|f)ield\(default_factory=(\w+)\)", "see below"),
     ):
@@ -121,9 +139,10 @@ MEANINGS = {
     "Recipe.data_root": "what relative paths are below",
     "Recipe.sources": "name of the tables -> fields of the reader",
     "Recipe.ingest": "how photos are checked",
+    "Recipe.ground": "which sources get pseudo boxes; absent: none",
     "Recipe.caption": "the engine and what it is asked; `null`: no captions are asked for",
     "Recipe.refine": "rules and attempts",
-    "Recipe.merge": "order, caps and splits",
+    "Recipe.merge": "order, caps, weights, captions and splits",
     "Recipe.export": "a list: `format`, `out` and fields of the exporter",
     "Recipe.train": "absent: nothing is trained",
     "Recipe.evaluate": "a list of sets; each is measured before and after training",
@@ -133,10 +152,20 @@ MEANINGS = {
     "LeakSettings.action": "what becomes of a record that shows an evaluation photo",
     "SameImage.count_tokens": "only from Python: a function of the text",
     "CaptionSection.engine": "who answers",
+    "CaptionSection.price": "what is shown as cost: see [costs.md](costs.md)",
     "CaptionSection.task": "captions of whole images, of boxes, or both",
     "CaptionSection.chunk_images": "images per unit of work: what a kill can cost",
     "CaptionSection.seed": "base of all sampling seeds",
     "CaptionSection.concurrency": "units of work at a time; `None`: one per CPU of the cluster",
+    "GroundSection.settings": "fields of `ground`: see [ground.md](ground.md#settings)",
+    "Lmm.image_prompt": "the [prompt](prompts.md) about images",
+    "Lmm.region_prompt": "the prompt about boxes",
+    "Lmm.max_pixels": "the same, upwards; more pixels are more tokens",
+    "Lmm.sampling": "see the next table",
+    "Sampling.temperature": "of a first answer",
+    "Sampling.retry_temperature": "of an answer that is asked for again",
+    "Sampling.top_p": "the likeliest words that are drawn from, as a share",
+    "Sampling.repetition_penalty": "above 1: words that were said become less likely",
     "RefineSection.rules": "name -> fields, in order; `None`: the default chain",
     "RefineSection.max_attempts": "answers asked for one request before it is given up",
     "RefineSection.source_captions": "the source's own captions, which come after the engine's",
@@ -225,17 +254,71 @@ def engines() -> str:
     return table(("engine", "what it does", "settings and defaults"), lines)
 
 
+def of_engine(kind: type) -> str:
+    """What an engine with a language model has beside the settings that all of these have."""
+    return of_fields(kind, [one.name for one in fields(Lmm)])
+
+
+def prompts() -> str:
+    """The prompts with their pinned words, and the settings beyond id, version and task."""
+    lines = [
+        (
+            f"`{name}`",
+            kind().version,
+            f"`{prompt_hash(kind())}`",
+            first_sentence(kind),
+            ", ".join(f"`{one}: {value}`" for one, (value, _) in notes(kind).items() if one not in _NAMED),
+        )
+        for name, kind in PROMPTS.items()
+    ]
+    return table(("prompt", "version", "hash", "what it is", "settings and defaults"), lines)
+
+
+_NAMED = ("id", "version", "task", "frame")  # the frame is the model's, not the user's
+
+
+def frames() -> str:
+    """How each family sees a picture of 640x480 and a box in it."""
+    lines = [
+        (
+            f"`{family}`" if family else "any other",
+            f"`{frame.write((160, 120, 320, 360), 640, 480)}`",
+            f"multiples of {frame.factor}"
+            if frame.layout == "patches"
+            else "unknown"
+            if frame.layout == "free"
+            else "the processor cuts tiles",
+            f"{frame.min_pixels:,} to {frame.max_pixels:,}"
+            if frame.layout == "patches"
+            else f"to {frame.max_pixels:,}",
+            ("about " if frame.layout == "free" else "") + str(frame.image_tokens(640, 480)),
+        )
+        for family, frame in [*FAMILIES.items(), ("", GENERAL)]
+    ]
+    return table(("model_type", "a box", "sides", "pixels", "tokens of a 640x480 photo"), lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "sources": sources,
     "layout": layout,
     "exports": exports,
     "rules": rules,
     "engines": engines,
+    "prompts": prompts,
+    "frames": frames,
     "recipe": lambda: of_fields(Recipe),
     "ingest": lambda: of_fields(IngestSettings, ["leaks"]),
     "leaks": lambda: of_fields(LeakSettings),
     "joining": lambda: of_fields(SameImage),
+    "ground": lambda: of_fields(GroundSection),
+    "grounding": lambda: of_fields(GroundSettings),
     "caption": lambda: of_fields(CaptionSection),
+    "prices": lambda: of_fields(Prices),
+    "lmm": lambda: of_fields(Lmm),
+    "sampling": lambda: of_fields(Sampling),
+    "openai": lambda: of_engine(OpenAiEngine),
+    "vllm": lambda: of_engine(VllmEngine),
+    "transformers": lambda: of_engine(TransformersEngine),
     "refine": lambda: of_fields(RefineSection),
     "merge": lambda: of_fields(MergeSettings),
     "train": lambda: of_fields(TrainSection),

@@ -4,6 +4,8 @@ import base64
 import io
 import math
 import re
+import time
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llmdet import charts, markup, rejects
+from llmdet.changes import changes
 from llmdet.draw import PALETTE
 from llmdet.gallery import _Mark, marked
 from llmdet.histogram import WORDS, Histogram
 from llmdet.record import Box, Caption, Link, Provenance, Record, Region, to_batch
 from llmdet.rejects import Reject
-from llmdet.report import ClassScore, Curve, Evaluation, Report, Stage, card_of, render, sample
+from llmdet.report import ClassScore, Curve, Evaluation, LeftOut, Report, Stage, card_of, render, sample
 from llmdet.stats import RejectCounts, Stats
 
 EVIL = "<script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>\u202eevil\u2066\x00</title></style>"
@@ -75,6 +78,8 @@ def pets(**changes) -> Record:
 
 def report_of(*records: Record, image: Image.Image | None = None, **parts) -> Report:
     cards = tuple(card_of(record, image) for record in records)
+    if "left_out" in parts:
+        cards += (card_of(records[0], image, parts.pop("left_out")),)
     return Report(**{"title": "Pets", "stats": Stats.of(to_batch(records)), "gallery": cards, **parts})
 
 
@@ -102,9 +107,12 @@ def evil() -> Report:
         record,
         pets(),
         image=Image.new("RGB", (64, 48)),
+        left_out=(LeftOut(reject, EVIL),),
         title=EVIL,
         stages=(Stage(name=EVIL, source=EVIL, took=1, gave=1, seconds=1, unit=EVIL),),
         rejects=RejectCounts.of(rejects.to_batch([reject])),
+        rejects_by_source={name: RejectCounts.of(rejects.to_batch([reject])) for name in (EVIL, EVIL + "2")},
+        notes=(EVIL,),
         examples=(reject,),
         training=Curve((0, 1), {EVIL: (1.0, 2.0)}),
         evaluations=(Evaluation(EVIL, {EVIL: 0.5}, {EVIL: 0.1}, (ClassScore(EVIL, 0.5),)),),
@@ -163,7 +171,7 @@ def test_phrase_has_the_colour_and_number_of_its_box():
     record = pets()
     card = card_of(record, Image.new("RGB", (640, 480)))
     html = render(Report(title="Pets", stats=Stats(), gallery=(card,)))
-    found = re.findall(r'<mark class="c(\d+)" title="box (\d)">(\w+)<sup>', html)
+    found = re.findall(r'<mark class="c(\d+)" title="box (\d)" data-boxes="\2"[^>]*>(\w+)<sup>', html)
     assert [(number, name) for _, number, name in found] == [("2", "dog"), ("1", "cat")]
     dog, cat = (PALETTE[int(index)] for index, _, _ in found)
     assert card.picture.getpixel((101, 300)) == dog
@@ -174,7 +182,87 @@ def test_phrase_has_the_colour_and_number_of_its_box():
 def test_absent_names_are_dimmed_and_caption_links_marked():
     html = render(report_of(pets()))
     assert re.findall(r'<span class="negative" title="[^"]*">(\w+)<', html) == ["horse"]
-    assert re.search(r'A <mark class="c\d+" title="dog">dog</mark> runs\.', html)
+    assert re.search(r'A <mark class="c\d+" title="dog, box 2" data-boxes="2"[^>]*>dog</mark> runs\.', html)
+
+
+def test_a_link_to_one_box_of_a_region_lights_that_box_only():
+    boxes = tuple(Box((float(i), 0, i + 50.0, 50), order=i) for i in range(3))
+    links = (Link((2, 5), 0, 1), Link((6, 10), 0), Link((11, 12), 0, 9))
+    caption = Caption("A dog runs .", links=links)
+    html = render(report_of(pets(regions=(Region(("dog",), ((0, 3),), boxes),), captions=(caption,))))
+    assert re.findall(r'data-boxes="([^"]*)"[^>]*>([\w.]+)</mark>', html) == [
+        ("2", "dog"),
+        ("1 2 3", "runs"),
+        ("1 2 3", "."),
+    ]
+
+
+def test_boxes_over_the_photo_are_clipped_and_small_ones_lie_on_top():
+    boxes = (Box((600, 400, 660, 500), order=0), Box((-10, -10, 900, 900), order=1))
+    record = pets(regions=(Region(("dog",), ((0, 3),), boxes),))
+    html = render(report_of(record, image=Image.new("RGB", (640, 480))))
+    spots = re.findall(
+        r'<rect class="spot c\d+" data-box="(\d)" x="(\S+)" y="(\S+)" width="(\S+)" height="(\S+)">', html
+    )
+    assert spots == [("2", "0.0", "0.0", "640.0", "480.0"), ("1", "600.0", "400.0", "40.0", "80.0")]
+    assert 'viewBox="0 0 640 480"' in html
+
+
+def test_words_that_rules_took_out_are_struck():
+    html = render(report_of(pets()))
+    assert '<summary>as it was answered: 1 word more</summary><p dir="auto">A dog runs.<del> Lovely.</del></p>' in html
+
+
+@settings(max_examples=60, deadline=None)
+@given(*[st.text("ab <&\n", max_size=30)] * 2)
+def test_changes_hold_both_texts(before, after):
+    html = changes(before, after)
+    old = re.sub(r"<ins>[^<]*</ins>|</?del>", "", html)
+    new = re.sub(r"<del>[^<]*</del>|</?ins>", "", html)
+    assert (unescape(old), unescape(new)) == (before, after)
+
+
+def test_a_huge_caption_is_cut_and_quick():
+    text = "A dog, and " + "a very long story, " * 60_000
+    record = pets(captions=(Caption(text, raw=text + "!"),), text="dog. cat. horse. " + text)
+    report = report_of(record)
+    started = time.process_time()
+    html = render(report)
+    assert time.process_time() - started < 1
+    assert len(html) < 100_000
+    assert "more characters" in html
+
+
+def test_cards_tell_what_was_left_out_and_why():
+    rows = [
+        Reject(
+            "ab" * 16, "request", "policy", "refine", "refusal", "RejectRefusal: I cannot (coco/7/0 image_caption 0)"
+        )
+    ]
+    lost = (LeftOut(rows[0], "I cannot <see> it."),)
+    card = card_of(pets(), None, lost)
+    html = render(Report(title="Pets", stats=Stats(), rejects=RejectCounts.of(rejects.to_batch(rows)), gallery=(card,)))
+    assert "<b>refusal</b> left out by refine" in html
+    assert "<del>I cannot &lt;see&gt; it.</del>" in html
+    assert 'data-reasons="[&quot;refusal&quot;]"' in html
+    assert '<a href="#gallery" data-filter="reason" data-value="refusal">refusal</a>' in html
+
+
+def test_flags_and_reasons_are_counted_by_source():
+    records = [pets(), pets(id="b/1/0", source="b", flags=("leak",)), pets(id="b/2/0", source="b")]
+    rows = RejectCounts.of(rejects.to_batch([Reject("b/9", "record", "policy", "merge", "over_cap")]))
+    both = {"b": rows, "coco": RejectCounts()}
+    text = Page(render(report_of(*records, rejects=rows, rejects_by_source=both))).text
+    assert "reasonbcocoover_cap10" in text
+    assert "flagbcococount_mismatch11leak10" in text
+
+
+def test_checks_and_links_have_their_figures():
+    record = pets(extra={"checks": {"counts": {"claims": 8, "wrong": 2}}})
+    text = Page(render(report_of(record))).text
+    assert "counts8225.0 %" in text
+    assert "coco11.00100.0 %50.0 %" in text
+    assert "Words that rules took out" in text
 
 
 def test_card_tells_where_a_caption_came_from():

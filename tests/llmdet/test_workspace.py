@@ -91,7 +91,7 @@ def test_damage_is_found_and_named(tmp_path: Path) -> None:
     (tmp_path / "part-00000-abc.parquet").unlink()
     (tmp_path / "part-00002-abc.parquet").write_bytes(b"PAR1 and then nothing")
     assert table.damaged() == ["part-00000-abc.parquet", "part-00002-abc.parquet"]
-    with pytest.raises(DamagedError, match=r"part-00002-abc\.parquet cannot be read .*doctor --verify"):
+    with pytest.raises(DamagedError, match=r"part-00002-abc\.parquet is damaged: .*doctor --verify"):
         table.read("part-00002-abc.parquet")
 
 

@@ -15,7 +15,7 @@ from llmdet.rejects import Reject
 from llmdet.rules.outcome import Drop, Kept, Loss, Retry
 from llmdet.sources.source import Item, SourceInfo
 from llmdet.workspace import Manifest, Workspace
-from pipelines.engines.engine import Answer, Identity, Job, Request
+from pipelines.engines.engine import STOPPED, Answer, Identity, Job, Request, Usage, Workers
 
 INFO = SourceInfo("hand", "hand", "CC0", "https://hand.example", "/photos", ())
 
@@ -78,7 +78,10 @@ class FakeImage:
     def render(self, record: Record) -> list[Ask]:
         return [Ask("Describe the picture.")]
 
-    def parse(self, ask: Ask, answer: str) -> list[str]:
+    def narrow(self, ask: Ask, record: Record, boxes: tuple[int, ...]) -> Ask:
+        return ask
+
+    def parse(self, ask: Ask, answer: str) -> list[str | None]:
         if answer == "unreadable":
             raise AnswerError("answer_not_json", "by order of the test")
         return [answer]
@@ -97,8 +100,16 @@ class FakeRegion:
         pairs = [tuple(range(i, min(i + 2, len(lefts)))) for i in range(0, len(lefts), 2)]
         return [Ask(f"Boxes at {[lefts[i] for i in pair]}", boxes=pair) for pair in pairs]
 
-    def parse(self, ask: Ask, answer: str) -> list[str]:
-        return [str(text) for text in orjson.loads(answer)]
+    def narrow(self, ask: Ask, record: Record, boxes: tuple[int, ...]) -> Ask:
+        """The lefts of the boxes that are asked again; those of the others are null."""
+        lefts = [box.xyxy[0] for box in boxes_of(record)]
+        again = orjson.dumps([lefts[i] if i in boxes else None for i in ask.boxes]).decode()
+        return replace(ask, text=f"Boxes at {again}")
+
+    def parse(self, ask: Ask, answer: str) -> list[str | None]:
+        if answer == "unreadable":
+            raise AnswerError("answer_not_json", "by order of the test")
+        return [None if text is None else str(text) for text in orjson.loads(answer)]
 
 
 PROMPTS: dict[str, type[Prompt]] = {"fake-image": FakeImage, "fake-region": FakeRegion}
@@ -110,7 +121,9 @@ class Fake:
 
     log: str
     fail: tuple[str, ...] = ()  # photos whose requests get an error
+    stopped: tuple[str, ...] = ()  # photos that the end of the run leaves unasked
     unreadable: tuple[str, ...] = ()  # photos whose first image answer no parser can read
+    unreadable_boxes: tuple[str, ...] = ()  # photos whose first answers about boxes no parser can read
     deterministic: bool = False
     model: str = "fake"
 
@@ -120,10 +133,21 @@ class Fake:
     def prompts(self) -> dict[Task, Prompt]:
         return {"image": FakeImage(), "region": FakeRegion()}
 
+    def workers(self) -> Workers | None:
+        return None
+
+    def start(self) -> Fake:
+        return self
+
+    def usage(self) -> Usage:
+        return Usage()
+
     def answer(self, jobs: Sequence[Job]) -> list[list[Answer]]:
         return [[self._one(job, request) for request in job.requests] for job in jobs]
 
     def _one(self, job: Job, request: Request) -> Answer:
+        if job.record.image in self.stopped:
+            return STOPPED
         line = {
             "image": job.record.image,
             "record": job.record.id,
@@ -137,9 +161,12 @@ class Fake:
             file.write(orjson.dumps(line) + b"\n")
         if job.record.image in self.fail:
             return Answer(error="engine_down", detail="by order of the test")
+        if request.task == "region" and job.record.image in self.unreadable_boxes and request.attempt == 0:
+            return Answer("unreadable")
         if request.task == "region":
             lefts = orjson.loads(request.ask.text.removeprefix("Boxes at "))
-            return Answer(orjson.dumps([f"{job.record.image} x={left:g}" for left in lefts]).decode(), prompt_tokens=5)
+            texts = [None if left is None else f"{job.record.image} x={left:g}" for left in lefts]
+            return Answer(orjson.dumps(texts).decode(), prompt_tokens=5)
         if job.record.image in self.unreadable and request.attempt == 0:
             return Answer("unreadable")
         return Answer(
@@ -166,6 +193,27 @@ class NeedAttempt:
         )
         kept = tuple(c for c in record.captions if c.attempt >= self.attempt)
         return Kept(replace(record, captions=kept), losses) if losses else record
+
+
+@dataclass(frozen=True)
+class NeedAttemptAt:
+    """Sends back the caption of one box of one record while it is of the first attempt."""
+
+    boxes: tuple[tuple[str, int], ...]  # (text id of a record, order of the box)
+
+    def __call__(self, record: Record) -> Record | Kept:
+        bad = [box for box in boxes_of(record) if (record.text_id, box.order) in self.boxes]
+        early = [box for box in bad if box.caption and not box.caption.attempt]
+        losses = tuple(
+            Loss(record.id, "region_caption", Retry("too_early"), index=box.order, request_id=box.caption.request_id)
+            for box in early
+            if box.caption
+        )
+        regions = tuple(
+            replace(region, boxes=tuple(replace(b, caption=None) if b in early else b for b in region.boxes))
+            for region in record.regions
+        )
+        return Kept(replace(record, regions=regions), losses) if losses else record
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -123,6 +124,34 @@ def test_a_deleted_response_file_is_asked_again_and_nothing_else(
     assert (again.skipped, again.requests, again.answered) == (False, 9, 9)
     assert sorted(str(one["record"]) for one in engine.asked()) == sorted(gone) == ["hand/3/3", "hand/4/4", "hand/5/5"]
     assert answers(ledger) == {(f"hand/{i}/{i}", None): 1 for i in range(9)}
+
+
+def test_what_the_end_of_a_run_left_unasked_is_no_row_and_is_asked_by_the_next(
+    local: None, workspace: Workspace, engine: Fake, left_out: LeftOut
+) -> None:
+    write_records(workspace, [record(i) for i in range(4)], part_rows=4)
+    done = caption(workspace, "hand", replace(engine, stopped=("1.jpg", "2.jpg")))
+    assert (done.requests, done.answered, done.asked, done.rejects) == (8, 4, 4, {})
+    assert left_out(workspace.rejects("caption", "hand")) == []
+    assert answers(Ledger(done.ledgers["image"])) == {("hand/0/0", None): 1, ("hand/3/3", None): 1}
+    os.unlink(engine.log)
+    again = caption(workspace, "hand", engine)
+    assert (again.skipped, again.answered, again.asked) == (False, 8, 4)
+    assert {one["image"] for one in engine.asked()} == {"1.jpg", "2.jpg"}
+
+
+def test_workers_remember_nothing_of_a_ledger_that_was_deleted(local: None, workspace: Workspace, engine: Fake) -> None:
+    """The files of the next one have the same names."""
+    write_records(workspace, [record(i) for i in range(20)], part_rows=20)
+    settings = CaptionSettings(task="image", chunk_images=1)
+    for model in ("first", "second"):
+        caption(workspace, "hand", replace(engine, fail=("3.jpg",) if model == "second" else ()), settings)
+        refine(workspace, "hand", RefineSettings(rules=()))
+        texts = [one.captions[0].text if one.captions else "" for one in workspace.captions("hand").records()]
+        assert texts == [f"{i}.jpg attempt 0" if i != 3 or model == "first" else "" for i in range(20)]
+        shutil.rmtree(workspace.url + "/responses")
+        shutil.rmtree(workspace.url + "/captions")
+    assert len(engine.asked()) == 40
 
 
 def test_failed_requests_are_rejects_and_only_they_are_asked_again(

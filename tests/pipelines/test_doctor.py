@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llmdet.errors import ExtraError, SettingError
-from llmdet.workspace import Manifest, Part, Workspace
+from llmdet.errors import BusyError, ExtraError, SettingError
+from llmdet.workspace import Workspace, to_parquet
 from pipelines import doctor as module
 from pipelines.doctor import Finding, doctor, gpus, require_extra
+from pipelines.lease import hold
 from pipelines.ledger import Ledger
 from tests.pipelines.test_status import ROWS, answer, write_table
 
@@ -44,8 +45,8 @@ def test_a_changed_byte_in_a_table_is_found(workspace: Workspace) -> None:
     path.write_bytes(data)
     (found,) = verified(workspace)
     assert found.level == "fail"
-    assert found.text == f"{path} is damaged: its content is not what the manifest promises"
-    assert found.hint.startswith(f"remove it and {path.parent / 'manifest.json'}, then run ingest again")
+    assert found.text == f"{path} is damaged: its checksum does not fit its content"
+    assert found.hint.endswith("doctor --verify --remove-damaged; then run: llmdet-data ingest --source coco")
 
 
 def test_a_missing_part_is_found(workspace: Workspace) -> None:
@@ -56,13 +57,33 @@ def test_a_missing_part_is_found(workspace: Workspace) -> None:
     assert found.text == f"{path} is missing"
 
 
-def test_a_part_without_a_hash_must_be_parquet(workspace: Workspace) -> None:
+def test_another_file_in_the_place_of_a_part_is_found(workspace: Workspace) -> None:
+    write_table(workspace)
+    path = Path(workspace.records("coco").url, workspace.records("coco").listing()[0])
+    path.write_bytes(to_parquet(ROWS.slice(0, 1)))
+    (found,) = verified(workspace)
+    assert found.text == f"{path} is not the file that the manifest promises"
+
+
+def test_a_damaged_part_of_a_table_that_is_not_finished_is_found(workspace: Workspace) -> None:
     table = workspace.asks("coco")
     part = table.write_part(0, "e" * 16, ROWS)
-    table.commit(Manifest("refine", "e" * 16, (Part(part.name, part.rows, ""),)))
     assert verified(workspace)[0].level == "ok"
     Path(table.url, part.name).write_bytes(b"PAR1")
-    assert verified(workspace)[0].text.endswith("is damaged: it is not a parquet file")
+    (found,) = verified(workspace)
+    assert found.text.endswith("is damaged: its checksum does not fit its content")
+
+
+def test_nothing_is_removed_while_somebody_writes(workspace: Workspace) -> None:
+    ledger = Ledger(workspace.responses("coco", "image", "f" * 16))
+    ledger.append(0, 0, [answer(1)])
+    path = Path(ledger.url, ledger.names()[0])
+    path.write_bytes(b"PAR1")
+    with hold(ledger.url), pytest.raises(BusyError, match=f"pid {os.getpid()}.* is writing to {ledger.url}"):
+        doctor(workspace, verify=True, remove=True)
+    assert path.exists()
+    (found,) = about(doctor(workspace, verify=True, remove=True), "files")
+    assert (found.level, found.text.endswith(": removed"), path.exists()) == ("warn", True, False)
 
 
 def test_a_broken_manifest_is_found(workspace: Workspace) -> None:
@@ -70,7 +91,7 @@ def test_a_broken_manifest_is_found(workspace: Workspace) -> None:
     Path(workspace.records("coco").url, "manifest.json").write_text('{"stage": "ingest"}')
     (found,) = verified(workspace)
     assert found.level == "fail"
-    assert "is not a manifest of this version" in found.text
+    assert found.text.endswith("manifest.json is damaged: it is no manifest")
 
 
 def test_a_cut_file_of_a_ledger_is_found(workspace: Workspace) -> None:
@@ -79,9 +100,8 @@ def test_a_cut_file_of_a_ledger_is_found(workspace: Workspace) -> None:
     path = Path(ledger.url, ledger.names()[0])
     path.write_bytes(path.read_bytes()[:-5])
     (found,) = verified(workspace)
-    assert found == Finding(
-        "fail", "files", f"{path} is damaged", "remove it and run caption again: only its requests are asked again"
-    )
+    assert (found.level, found.text) == ("fail", f"{path} is damaged: its checksum does not fit its content")
+    assert found.hint.endswith("llmdet-data caption --source coco (only its requests are asked again)")
 
 
 def test_a_package_of_the_same_name_in_the_way_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

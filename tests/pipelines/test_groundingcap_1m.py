@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from llmdet.catalogue import compare
-from llmdet.errors import SettingError
+from llmdet.errors import MissingError, SettingError
 from llmdet.record import Record
 from llmdet.rejects import from_batch
 from llmdet.sources.source import SourceInfo
@@ -271,17 +271,12 @@ def test_a_source_without_a_recipe_finds_its_finished_file_in_the_layout(source:
 # --- the recipe itself ---------------------------------------------------------------------------------------------
 
 
-def test_the_recipe_says_in_one_line_that_its_engine_is_not_there() -> None:
-    from pipelines.engines import ENGINES
-
-    if "vllm" in ENGINES:
-        assert load(RECIPE).caption is not None
-        return
-    with pytest.raises(SettingError) as caught:
-        load(RECIPE)
-    assert str(caught.value).startswith("no engine 'vllm'; there are: ")
-    assert "--set caption.engine=NAME" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+def test_a_model_that_is_nowhere_ends_the_run_before_anything_is_read(tree: Tree, tmp_path: Path) -> None:
+    model = f"caption.engines.vllm.model={tmp_path}/nowhere"
+    recipe = load(RECIPE, [f"data_root={tree.root}", f"workspace={tmp_path}/workspace", model])
+    with pytest.raises(MissingError, match=r"no folder .*/nowhere, and a hub id has the form owner/name"):
+        run(recipe)
+    assert not (tmp_path / "workspace").exists()
 
 
 def test_what_attaches_can_be_left_out(tree: Tree) -> None:

@@ -34,7 +34,7 @@ def test_an_empty_ledger_holds_nothing(ledger: Ledger) -> None:
     found = ledger.index()
     assert (ledger.names(), len(found.ids), ledger.next_epoch()) == ([], 0, 0)
     assert found.positions(ids_of([key(1), key(2)])).tolist() == [-1, -1]
-    assert ledger.answers(found, [key(1)]) == [None]
+    assert ledger.answers(found, [key(1)]) == [[]]
 
 
 def test_answers_come_in_the_order_of_the_question(ledger: Ledger) -> None:
@@ -42,14 +42,8 @@ def test_answers_come_in_the_order_of_the_question(ledger: Ledger) -> None:
     ledger.append(0, 1, [row(key(i, half=i % 3), f"text {i}") for i in range(20, 30)])
     wanted = [29, 3, 99, 0, 3, 21]
     found = ledger.answers(ledger.index(), [key(i, half=i % 3) for i in wanted])
-    assert [None if one is None else one["text"] for one in found] == [
-        "text 29",
-        "text 3",
-        None,
-        "text 0",
-        "text 3",
-        "text 21",
-    ]
+    texts = [[one["text"] for one in rows] for rows in found]
+    assert texts == [["text 29"], ["text 3"], [], ["text 0"], ["text 3"], ["text 21"]]
 
 
 def test_ids_that_agree_in_their_first_half_are_told_apart(ledger: Ledger) -> None:
@@ -84,9 +78,18 @@ def test_positions_finds_what_is_there_and_nothing_else(ids: list[bytes], other:
 def test_the_answer_that_counts(ledger: Ledger, rows: list[tuple[object, ...]], counts: str, apart: bool) -> None:
     for epoch, group in enumerate([[one] for one in rows] if apart else [rows]):
         ledger.append(epoch, 0, [*group, row(key(epoch + 10), "another")])
-    (answer,) = ledger.answers(ledger.index(), [key(1)])
-    assert answer is not None
+    ((answer,),) = ledger.answers(ledger.index(), [key(1)])
     assert answer["text"] == counts
+
+
+def test_the_answers_of_all_attempts_stand_behind_the_one_that_counts(ledger: Ledger) -> None:
+    first = [row(key(1), "a0"), row(key(2), "b0"), row(key(3), "c0"), row(key(1), "a0 again")]
+    ledger.append(0, 0, first)
+    ledger.append(1, 0, [row(key(1), "a1", attempt=1), row(key(3), error="down", attempt=1)])
+    ledger.append(2, 0, [row(key(1), "a2", attempt=2)])
+    found = ledger.answers(ledger.index(attempts=True), [key(i) for i in (3, 1, 9, 2, 1)])
+    texts = [[one["text"] or one["error"] for one in rows] for rows in found]
+    assert texts == [["c0", "down"], ["a2", "a1", "a0"], [], ["b0"], ["a2", "a1", "a0"]]
 
 
 def test_errors_are_not_ok(ledger: Ledger) -> None:
@@ -109,7 +112,7 @@ def test_a_ledger_may_be_on_an_object_store() -> None:
     assert len(ledger.index().ids) == 0
     ledger.append(0, 0, [row(key(1), "one"), row(key(2), error="down")])
     ledger.append(1, 0, [row(key(2), "two")])
-    found = [one["text"] for one in ledger.answers(ledger.index(), [key(2), key(1)]) if one]
+    found = [one["text"] for (one,) in ledger.answers(ledger.index(), [key(2), key(1)])]
     assert (found, ledger.next_epoch()) == (["two", "one"], 2)
 
 
@@ -140,7 +143,9 @@ def test_the_index_of_a_ledger_is_laid_out_for_searching(ledger: Ledger) -> None
 def test_a_damaged_file_is_named_with_what_to_do(ledger: Ledger) -> None:
     ledger.append(0, 0, [row(key(1), "one")])
     Path(ledger.url, "part-00000-000000.parquet").write_bytes(b"PAR1 not at all")
-    with pytest.raises(DamagedError, match=r"part-00000-000000\.parquet cannot be read .* remove it"):
+    with pytest.raises(
+        DamagedError, match=r"part-00000-000000\.parquet is damaged: .*doctor --verify --remove-damaged"
+    ):
         ledger.index()
 
 
@@ -169,7 +174,7 @@ def test_a_fingerprint_depends_on_all_that_answers_depend_on() -> None:
     prints = {
         fingerprint_of(FakeImage(), identity),
         fingerprint_of(FakeImage(version="2"), identity),
-        fingerprint_of(FakeImage(), Identity("e", "2", "m", "r", {"temperature": 0.0}, {"pixels": 1})),
+        fingerprint_of(FakeImage(), Identity("f", "1", "m", "r", {"temperature": 0.0}, {"pixels": 1})),
         fingerprint_of(FakeImage(), Identity("e", "1", "n", "r", {"temperature": 0.0}, {"pixels": 1})),
         fingerprint_of(FakeImage(), Identity("e", "1", "m", "s", {"temperature": 0.0}, {"pixels": 1})),
         fingerprint_of(FakeImage(), Identity("e", "1", "m", "r", {"temperature": 0.1}, {"pixels": 1})),
@@ -184,3 +189,15 @@ def test_seeds_differ_by_attempt_and_base_and_fit_31_bits() -> None:
     assert len(seeds) == 150
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert seed_of(0, key(1), 0) == seed_of(0, key(1), 0)
+
+
+def test_what_is_answered_costs_sixteen_bytes_a_request_in_memory(ledger: Ledger) -> None:
+    ledger.append(0, 0, [row(key(i), "text") for i in range(1000)] + [row(key(2000), error="down")])
+    ledger.append(1, 0, [row(key(7), "again", attempt=2)])
+    answered = ledger.answered()
+    assert answered.ids.nbytes == 16 * 1000
+    assert answered.ids[:, 0].flags.contiguous  # a search copies nothing
+    assert answered.later == {7: 2}
+    asked = [key(7), key(0), key(2000), key(999), key(5000)]
+    assert answered.attempts(asked) == {key(7): 2, key(0): 0, key(999): 0}
+    assert (answered.attempts([]), Ledger(f"{ledger.url}-new").answered().attempts(asked)) == ({}, {})

@@ -6,12 +6,15 @@ import pytest
 
 from llmdet.errors import FormatError, LlmdetError, MissingError, SettingError
 from llmdet.exports.odvg import Odvg
+from llmdet.rules.chain import DEFAULT_CHAIN
+from llmdet.rules.checks import CheckCounts
 from llmdet.rules.length import RequireLength
+from llmdet.rules.links import LinkPhrases
 from llmdet.sources.coco import Coco
 from pipelines.caption import CaptionSettings
 from pipelines.engines.template import TemplateEngine
 from pipelines.ingest import IngestSettings
-from pipelines.recipe import load, workflows
+from pipelines.recipe import CaptionSection, engine_of, load, workflows
 
 BUNDLED = sorted(path.stem for path in workflows().glob("*.yaml"))
 RECIPE = """
@@ -114,6 +117,19 @@ def test_a_mistake_fails_at_once_in_one_line(path: str, override: str, says: str
     assert "\n" not in str(raised.value)
 
 
+def test_rules_are_put_behind_the_default_chain(path: str) -> None:
+    also = "refine={also: {links: {}, counts: {action: drop}}}"
+    rules = load(path, [also]).refine.settings().rules
+    assert rules == (*DEFAULT_CHAIN, LinkPhrases(), CheckCounts(action="drop"))
+    with pytest.raises(SettingError, match=r"refine\.also: no rule 'link'; there are: .*links"):
+        load(path, ["refine={also: {link: {}}}"])
+
+
+def test_a_typo_inside_a_setting_fails_too() -> None:
+    with pytest.raises(SettingError, match=r"sampling\.temprature: Unexpected"):
+        engine_of("vllm", {"model": "owner/name", "sampling": {"temprature": 1}})
+
+
 def test_rules_in_an_order_that_cannot_work_fail_at_once(path: str) -> None:
     with pytest.raises(SettingError, match="must come after"):
         load(path, ["refine.rules={length: {}, debris: {}, speculation: {}}"])
@@ -145,3 +161,11 @@ def test_bundled_recipes_load_by_name_and_hold_no_absolute_path(
     assert recipe == load(f"workflows/{name}.yaml", engine) == load(str(workflows() / f"{name}.yaml"), engine)
     text = (workflows() / f"{name}.yaml").read_text()
     assert not [word for word in text.split() if word.startswith(("/", "~", "file:"))]
+
+
+def test_what_may_hold_a_key_is_not_in_the_record_of_a_run() -> None:
+    engines = {"vllm": {"preset": "7b", "environment": {"HF_TOKEN": "hf_secret"}}}
+    section = CaptionSection(engine="vllm", engines=engines)
+    assert section.model_dump(mode="json")["engines"] == {"vllm": {"preset": "7b"}}
+    assert section.model_dump()["engines"] == engines
+    assert section.build_engine().environment == {"HF_TOKEN": "hf_secret"}  # type: ignore[attr-defined]

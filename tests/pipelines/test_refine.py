@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from llmdet.errors import BusyError, MissingError, SettingError
+from llmdet.phrases import resolve_parser
+from llmdet.prompts.example import prompt_hash
 from llmdet.record import Caption, Provenance, Record, from_batch
 from llmdet.rejects import Reject
 from llmdet.rules.length import RequireLength
+from llmdet.rules.links import LinkPhrases
 from llmdet.workspace import Table, Workspace
 from pipelines.caption import CaptionSettings, caption
 from pipelines.lease import hold
@@ -18,8 +21,11 @@ from pipelines.refine import RefineSettings, refine
 from tests.pipelines.fakes import (
     DropImage,
     Fake,
+    FakeImage,
+    FakeRegion,
     GiveNothing,
     NeedAttempt,
+    NeedAttemptAt,
     Raise,
     ShiftText,
     record,
@@ -52,8 +58,9 @@ def test_answers_come_to_the_right_records_and_boxes(local: None, workspace: Wor
         assert [box.caption and box.caption.text for box in one.boxes] == [f"{i}.jpg x={x}" for x in range(i % 4)]
     told_by = refined[1].captions[0]
     assert told_by.provenance == Provenance(
-        "lmm", prompt="fake-image@1", model="fake", engine="fake", engine_version="1"
+        "lmm", "fake-image@1", prompt_hash(FakeImage()), model="fake", engine="fake", engine_version="1"
     )
+    assert prompt_hash(FakeImage()) != prompt_hash(FakeRegion())
     assert (told_by.prompt_tokens, told_by.answer_tokens, told_by.attempt, len(told_by.request_id)) == (7, 3, 0, 32)
 
 
@@ -244,3 +251,55 @@ def test_two_drivers_do_not_write_one_table(workspace: Workspace) -> None:
     write_records(workspace, [record(0)], part_rows=2)
     with hold(workspace.captions("hand").url), pytest.raises(BusyError):
         refine(workspace, "hand")
+
+
+def test_the_parser_is_chosen_by_the_driver_and_stands_in_the_manifest(local: None, workspace: Workspace) -> None:
+    write_records(workspace, [record(0)], part_rows=2)
+    refine(workspace, "hand", RefineSettings(rules=(LinkPhrases(),)))
+    manifest = workspace.captions("hand").manifest()
+    assert manifest is not None
+    (chosen,) = [fields["parser"] for name, fields in manifest.settings["rules"] if name == "LinkPhrases"]
+    assert chosen == resolve_parser("auto")
+    assert refine(workspace, "hand", RefineSettings(rules=(LinkPhrases(parser=chosen),))).skipped
+
+
+def test_a_worker_without_the_parser_ends_the_run(
+    local: None, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_records(workspace, [record(0)], part_rows=2)
+    monkeypatch.setattr(LinkPhrases, "resolved", lambda self: self)  # the driver has what the workers lack
+    with pytest.raises(SettingError, match="resolved"):
+        refine(workspace, "hand", RefineSettings(rules=(LinkPhrases(),)))
+
+
+def test_what_two_records_send_back_of_one_answer_is_asked_together(
+    local: None, workspace: Workspace, engine: Fake
+) -> None:
+    write_records(workspace, [record(i, image=0, boxes=2) for i in range(2)], part_rows=1)
+    rules = RefineSettings(rules=(NeedAttemptAt((("0", 0), ("1", 1))),))
+    settings = CaptionSettings(task="region")
+    caption(workspace, "hand", engine, settings)
+    assert refine(workspace, "hand", rules).asks == 2
+    assert caption(workspace, "hand", engine, settings).asked == 1
+    assert engine.asked()[-1]["text"] == "Boxes at [0.0,1.0]"
+    assert refine(workspace, "hand", rules).asks == 0
+    assert all(box.caption for one in rows(workspace) for box in one.boxes)
+
+
+def test_a_box_that_one_record_sends_back_is_the_same_box_in_another(
+    local: None, workspace: Workspace, engine: Fake
+) -> None:
+    """Two records ask the same about the boxes at 2 and 3, which have other numbers in each."""
+    whole = record(0, image=0, boxes=4)
+    (region,) = record(1, image=0, boxes=4).regions
+    half = replace(record(1, image=0), regions=(replace(region, boxes=region.boxes[2:]),))
+    write_records(workspace, [whole, half], part_rows=2)
+    rules = RefineSettings(rules=(NeedAttemptAt((("1", 3),)),))
+    settings = CaptionSettings(task="region")
+    caption(workspace, "hand", engine, settings)
+    assert refine(workspace, "hand", rules).asks == 1
+    caption(workspace, "hand", engine, settings)
+    assert engine.asked()[-1]["text"] == "Boxes at [null,3.0]"
+    assert refine(workspace, "hand", rules).asks == 0
+    captions = [[box.caption.text if box.caption else "" for box in one.boxes] for one in rows(workspace)]
+    assert captions == [[f"0.jpg x={x}" for x in range(4)], ["0.jpg x=2", "0.jpg x=3"]]

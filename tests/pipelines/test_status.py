@@ -83,7 +83,7 @@ def test_a_damaged_ledger_says_what_to_do(workspace: Workspace) -> None:
     ledger = Ledger(workspace.responses("coco", "image", "f" * 16))
     ledger.append(0, 0, [answer(1)])
     Path(ledger.url, ledger.names()[0]).write_bytes(b"PAR1 cut")
-    with pytest.raises(DamagedError, match="only its requests are asked again"):
+    with pytest.raises(DamagedError, match="doctor --verify --remove-damaged"):
         status(workspace)
 
 

@@ -6,18 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
-from llmdet.exports.json_text import arrays, integers, lines, objects, one_or_many, rows, strings
+from llmdet.exports.json_text import arrays, integers, joined, lines, objects, one_or_many, rows, strings
 from llmdet.flat import offsets_of
 
 
 @given(st.lists(st.text(max_size=20), max_size=6))
 def test_any_text_parses_back(texts: list[str]) -> None:
-    assert [json.loads(text) for text in strings(pa.array(texts, pa.string())).to_pylist()] == texts
+    assert [json.loads(text) for text in joined(strings(pa.array(texts, pa.string()))).to_pylist()] == texts
 
 
 def test_only_what_json_wants_is_escaped() -> None:
     column = pa.array(['say "hi"\\\n', "\x00\x1f", "café\u2028\x7f", None])
-    assert strings(column).to_pylist() == ['"say \\"hi\\"\\\\\\n"', '"\\u0000\\u001f"', '"café\u2028\x7f"', None]
+    assert joined(strings(column)).to_pylist() == [
+        '"say \\"hi\\"\\\\\\n"',
+        '"\\u0000\\u001f"',
+        '"café\u2028\x7f"',
+        None,
+    ]
 
 
 @given(
@@ -37,8 +42,8 @@ def test_whole_doubles_keep_their_point_and_spans_have_none() -> None:
 
 def test_lists_are_gathered_by_their_offsets() -> None:
     items, offsets = pa.array(["1", "2", "3"]), np.array([0, 0, 1, 3], dtype=np.int32)
-    assert arrays(items, offsets).to_pylist() == ["[]", "[1]", "[2,3]"]
-    assert one_or_many(items, offsets).to_pylist() == ["[]", "1", "[2,3]"]
+    assert joined(arrays(items, offsets)).to_pylist() == ["[]", "[1]", "[2,3]"]
+    assert joined(one_or_many(items, offsets)).to_pylist() == ["[]", "1", "[2,3]"]
 
 
 def test_offsets_begin_at_zero_in_a_slice_and_null_is_empty() -> None:
@@ -50,7 +55,7 @@ def test_offsets_begin_at_zero_in_a_slice_and_null_is_empty() -> None:
 
 def test_null_members_are_left_out_of_an_object() -> None:
     members = {"a": integers(pa.array([1, 2])), 'b"': pa.array(["[]", None]), "c": pa.array(['"x"', '"y"'])}
-    assert objects(members).to_pylist() == ['{"a":1,"b\\"":[],"c":"x"}', '{"a":2,"c":"y"}']
+    assert joined(objects(members)).to_pylist() == ['{"a":1,"b\\"":[],"c":"x"}', '{"a":2,"c":"y"}']
 
 
 def test_lines_of_a_slice_are_its_own() -> None:

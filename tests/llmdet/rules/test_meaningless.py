@@ -28,9 +28,9 @@ GOOD = (
     ("text", "detail"),
     [
         ("A cat sits on a mat on a mat on a mat on a mat on a mat.", "'on a mat' 3 times in a row"),
-        ("The dog is very very very very very happy.", "'very' 5 times in a row"),
+        ("The dog is very very very very very happy.", "'very' 4 times in a row"),
         ("It is left and left and left and left and left.", "'left and' 4 times in a row"),
-        ("A dog runs. A cat sits. A dog runs. A dog runs.", "a sentence 3 times: 'A dog runs.'"),
+        ("A dog runs. A cat sits. A dog runs. A dog runs.", "a sentence 3 times: 'a dog runs'"),
         ("aaaaaaaaaaaaaaaaaaaaaaaa", "'a' 24 times"),
     ],
 )
@@ -40,9 +40,9 @@ def test_loops_are_asked_again_of_a_model_and_dropped_from_others(text: str, det
 
 
 def test_a_list_that_turns_in_circles_is_a_loop() -> None:
-    colours = ["red", "blue", "red", "green", "blue", "red"]
-    text = " ".join(f"There is a chair on the left side of the {colours[n % 6]} room." for n in range(12))
-    verdict = RejectRepetition(sentence_times=99).judge(lmm(text), "image")
+    colours = ["red", "blue", "green"]
+    text = ", ".join(f"there is a chair on the left side of the {colours[n % 3]} room" for n in range(12)) + "."
+    verdict = RejectRepetition().judge(lmm(text), "image")
     assert isinstance(verdict, Retry)
     assert verdict.detail.endswith("of the runs of four words are different")
 
@@ -157,8 +157,7 @@ def test_captions_with_the_words_of_a_refusal_pass(text: str) -> None:
 def test_prompts_said_back_are_told_apart(text: str) -> None:
     verdict = RejectRefusal().judge(lmm(text), "image")
     assert isinstance(verdict, Retry)
-    assert verdict.reason in ("prompt_echo", "refusal")
-    assert verdict.reason == ("refusal" if text.startswith("Please provide") else "prompt_echo")
+    assert verdict.reason == "prompt_echo"
 
 
 def test_own_prompt_is_known() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmdet.record import Box, Caption, Record, Region
 from llmdet.rules.hedges import remove_hedges
 from llmdet.rules.outcome import Drop, Kept
-from llmdet.rules.speculation import _KEYWORDS, RemoveSpeculation, remove_as_upstream
+from llmdet.rules.speculation import KEYWORDS, RemoveSpeculation, remove_as_upstream
 
 UNCHANGED = object()
 
@@ -45,14 +45,14 @@ def test_upstream_vectors(text: str, expected: object) -> None:
 
 def by_substitution(text: str) -> str:
     """The published description taken literally, with regular expressions (quadratic, so for short texts only)."""
-    whole = "|".join(re.escape(word) for word in _KEYWORDS)
+    whole = "|".join(re.escape(word) for word in KEYWORDS)
     prepositions = set(
         "in on at by with about against between into through during before after above below to from up down for of "
         "under over as".split()
     )
     kept = []
     for sentence in re.split(r"(?<=\.)\s+", text):
-        if not any(word in sentence for word in _KEYWORDS):
+        if not any(word in sentence for word in KEYWORDS):
             kept.append(sentence.strip())
             continue
         left = re.sub(rf",?[^,]*\b(?:{whole})\b[^,]*,?", "", sentence).strip()
@@ -110,6 +110,7 @@ DEFAULT = [
     ("The car is loud, possibly causing stress, noise, or even smells.", "The car is loud."),
     ("Three boys wearing swim trunks and no shirts play in the surf.", ""),
     ("A man in a blue shirt appears to sleep and a sign that says go.", ""),
+    ("A dog sits\u2026 perhaps waiting for food.", "A dog sits\u2026"),
     # Where nothing whole would be left, the sentence goes.
     ("The man is possibly waiting for a train. A bag is red.", "A bag is red."),
     ("A dog and possibly a cat lie on the rug.", ""),

@@ -1,0 +1,105 @@
+"""Numbers of things against numbers of boxes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+
+from llmdet.checks.finding import Checked, Finding
+from llmdet.checks.reading import NUMBERS, Known, Noun, Reading
+from llmdet.nouns import is_invariant
+from llmdet.record import Box
+
+_NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(NUMBERS)})"
+# "The number of dogs is three", "The dogs, three in number"
+_AFTER = re.compile(rf"\s*(?:(?:is|are|equals|:)\s+(?:exactly\s+)?|,\s*){_NUMBER}(?P<all>\s+(?:in|of them)\b)?", re.I)
+# Numbers that are no exact ones.
+_ABOUT = frozenset(
+    "about around approximately nearly almost over under least most than roughly to or up some every per".split()
+)
+_EXACT_ONE = frozenset("single lone solitary sole only".split())
+_WHICH = frozenset("with that who which wearing holding whose".split())  # "three dogs with collars"
+_MORE = frozenset("another other others more additional further extra remaining second third fourth rest".split())
+
+
+Placed = Callable[[], Collection[Noun]]
+
+
+def contradicted(reading: Reading, known: Known, placed: Placed = tuple, small: float = 0.01) -> Checked:
+    """Numbers that do not fit the boxes, where every thing of the name has its box and none stands for a crowd.
+
+    More than there are boxes is a contradiction. Fewer is one where the caption speaks of all things of the name:
+    not of "two brown dogs", "two dogs and another", nor of nouns that are `placed` ("two dogs on the left").
+    Boxes under `small` of the largest one's area need not be counted.
+    """
+    if not known.exhaustive:
+        return Checked(0)
+    findings, claims = [], 0
+    for noun in reading.claims:
+        number = _number(reading, noun)
+        boxes = _boxes(noun, known)
+        if number is None or boxes is None:
+            continue
+        claims += 1
+        missed = number < _fewest(boxes, small) and _of_all(reading, noun) and noun not in placed()
+        if missed or number > len(boxes):
+            said = reading.text[slice(*noun.whole)]
+            findings.append(
+                Finding("count_contradiction", noun.whole, f"{said!r} says {number}: {_boxes_of(len(boxes))}")
+            )
+    return Checked(claims, tuple(findings))
+
+
+def _number(reading: Reading, noun: Noun) -> int | None:
+    """How many things the caption says there are, exactly."""
+    first = noun.tokens[0]
+    before = reading.tokens[first - 1].text.lower() if first else ""
+    invariant = is_invariant(reading.text[slice(*noun.span)].lower())
+    if noun.number is not None and (invariant or noun.plural == (noun.number > 1)):
+        return None if before in _ABOUT or not _ABOUT.isdisjoint(noun.words) else noun.number
+    if noun.number is None and not noun.plural and not _EXACT_ONE.isdisjoint(noun.words):
+        return 1
+    after = _AFTER.match(reading.text, noun.whole[1])
+    if after is None or noun.number is not None:
+        return None
+    named = {token.text.lower() for token in reading.tokens[max(0, first - 3) : first]}
+    if "number" in noun.words or "number" in named or after["all"]:
+        return NUMBERS.get(after["number"].lower()) or int(after["number"])
+    return None
+
+
+def _boxes(noun: Noun, known: Known) -> list[Box] | None:
+    """All boxes that the noun can mean; None where it means none, or a group."""
+    boxes = [box for name in noun.meant for region in known.present.get(name, ()) for box in region.boxes]
+    missing = any(not region.boxes for name in noun.meant for region in known.present.get(name, ()))
+    return None if not boxes or missing or any(box.crowd for box in boxes) else boxes
+
+
+def _boxes_of(number: int) -> str:
+    return "1 box" if number == 1 else f"{number} boxes"
+
+
+def _fewest(boxes: list[Box], small: float) -> int:
+    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (box.xyxy for box in boxes)]
+    return sum(area >= small * max(areas) for area in areas)
+
+
+def _of_all(reading: Reading, noun: Noun) -> bool:
+    """Whether the noun speaks of all things of its one name."""
+    if len(noun.meant) != 1 or "name" not in noun.meant.values() or not _MORE.isdisjoint(noun.words):
+        return False
+    if set(noun.modifiers) - _EXACT_ONE - {"total", "whole", "different", "separate", "visible", "individual"}:
+        return False
+    if noun.number == 1 and _EXACT_ONE.isdisjoint(noun.words) and not _exactly(reading, noun):
+        return False
+    after = reading.tokens[noun.tokens[1]].text.lower() if noun.tokens[1] < len(reading.tokens) else ""
+    if after in _WHICH or "couple" in noun.words:
+        return False
+    (name,) = noun.meant
+    others = [other for other in reading.nouns if other is not noun and name in other.meant]
+    return not any(o.number is not None or o.determiner in ("a", "an", "another") or "other" in o.words for o in others)
+
+
+def _exactly(reading: Reading, noun: Noun) -> bool:
+    first = noun.tokens[0]
+    return first > 0 and reading.tokens[first - 1].text.lower() in ("exactly", "only", "just")

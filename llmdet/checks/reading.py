@@ -1,0 +1,264 @@
+"""What a caption says about the things that a vocabulary has names for: the base of all checks.
+
+A reading is made once per caption and vocabulary, and shared by the checks. It errs on the side of silence: a word that
+is part of another noun ("dog house"), denied ("no dog"), compared ("like a dog"), depicted ("a statue of a dog") or
+quoted claims nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from llmdet.checks.names import Fit, Names, names_index
+from llmdet.lemmas import singular
+from llmdet.nouns import count_word, is_plural
+from llmdet.phrases import Parser, ParserName, Phrase
+from llmdet.record import Record, Region, Span
+from llmdet.tagging import Token
+
+_DENY = frozenset("no without nor neither never lacks lacking lack absent minus non".split())
+_LIKE = frozenset("like resembling resembles resemble mimicking".split())
+_AS = frozenset("dressed shaped used serves serving acts acting disguised".split())
+_DEPICTED = frozenset(
+    "statue painting drawing sculpture figurine figure logo poster sticker illustration silhouette mural cartoon "
+    "cutout toy model replica mask costume sign symbol decal emblem outline sketch carving ornament shape form "
+    "depiction print pattern".split()
+)
+_UNREAL = frozenset(
+    "toy stuffed plush model fake inflatable ceramic cartoon animated painted carved miniature paper imaginary "
+    "porcelain virtual knitted crocheted origami sculpted embroidered printed".split()
+)
+_GONE = re.compile(r"\s*(?:(?:is|are|was|were)\s+)?(?:not\s+(?:visible|present|there|in)|absent|missing|nowhere)\b")
+_QUOTED = re.compile(r"[\"\u201c\u201d][^\"\u201c\u201d]{1,200}[\"\u201c\u201d]")
+_ENDS = frozenset(".!?;:")
+_BREAKS = frozenset(["but", "while", "whereas", "although", "though", ";", ":", ".", "!", "?"])
+_ONE_OF = frozenset("a an one this that each every another".split())
+NUMBERS = {count_word(number): number for number in range(1, 13)}
+_ARTICLES = frozenset("a an the its their his her".split())
+_PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
+_NO_NOUNS = frozenset("nearby too here there alone together outside inside outdoors indoors afar apart away".split())
+_NOUNS_IN_ED = frozenset("bed shed sled weed seed reed moped steed thoroughbred".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Noun:
+    """One noun phrase of a caption, and the names that its head can mean."""
+
+    span: Span  # of the words that say the name; of the head for any other noun
+    whole: Span  # of the phrase
+    meant: Mapping[str, Fit]  # empty for a noun that is none of the names
+    claims: bool  # says that such a thing is in the picture
+    number: int | None  # as said: 3 for "three dogs", 1 for "one dog"; None for "a dog" and "dogs"
+    plural: bool
+    words: tuple[str, ...]  # of the phrase, lower case
+    modifiers: tuple[str, ...]  # before the name: "brown"
+    determiner: str
+    tokens: tuple[int, int]  # of the phrase
+    sentence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A caption with its nouns in the order of the text."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    nouns: tuple[Noun, ...]
+    words: tuple[str, ...]  # the tokens in lower case
+    sentences: tuple[int, ...]  # of each token
+
+    @property
+    def claims(self) -> list[Noun]:
+        """Nouns that say that a thing of the vocabulary is there."""
+        return [noun for noun in self.nouns if noun.claims]
+
+    def nouns_from(self, token: int, count: int) -> tuple[Noun, ...]:
+        """Nouns that begin at a token or in the `count` tokens behind it."""
+        first = bisect.bisect_left(self.nouns, token, key=lambda noun: noun.tokens[0])
+        return self.nouns[first : bisect.bisect_left(self.nouns, token + count, key=lambda noun: noun.tokens[0])]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a record knows of its picture, by name."""
+
+    present: Mapping[str, tuple[Region, ...]]  # names with a region
+    absent: frozenset[str]  # names that are known to have no thing in the picture
+    exhaustive: bool  # every thing of a name in `present` has its box
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted({*self.present, *self.absent}))
+
+
+def known(record: Record) -> Known:
+    """The vocabulary of a detection record; that of sentences is empty, since what they leave out may well be there."""
+    if record.kind != "detection":
+        return Known({}, frozenset(record.text[a:b] for a, b in record.negatives), False)
+    present: dict[str, tuple[Region, ...]] = {}
+    for region in record.regions:
+        for phrase in region.phrases:
+            present[phrase] = (*present.get(phrase, ()), region)
+    absent = frozenset(name for a, b in record.negatives if (name := record.text[a:b]) not in present)
+    return Known(present, absent, record.exhaustive)
+
+
+@functools.lru_cache(maxsize=256)
+def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
+    """The nouns of a caption, matched with a vocabulary."""
+    tokens = Parser(parser).parse(text)
+    lower = tuple([token.text.lower() for token in tokens.tokens])
+    index = names_index(names)
+    quoted = [found.span() for found in _QUOTED.finditer(text)] if '"' in text or "\u201c" in text else []
+    sentences = _sentence_numbers(lower)
+    nouns: list[Noun] = []
+    taken: set[int] = set()  # tokens of phrases
+    for phrase in tokens.phrases:
+        if len(phrase.words) == 2 and phrase.words[0] == "one" and phrase.head.endswith("s"):
+            continue  # "one sees" is taken for a noun
+        taken.update(range(*phrase.tokens))
+        nouns.append(_noun(phrase, tokens.tokens, lower, index, sentences[phrase.tokens[0]]))
+    nouns += _untagged(tokens.tokens, lower, index, taken, sentences)
+    nouns.sort(key=lambda noun: noun.span)
+    return Reading(text, tokens.tokens, tuple(_claiming(text, lower, nouns, quoted)), lower, tuple(sentences))
+
+
+def _sentence_numbers(lower: Sequence[str]) -> list[int]:
+    numbers, now = [], 0
+    for word in lower:
+        numbers.append(now)
+        now += word in _ENDS
+    return numbers
+
+
+def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: Names, sentence: int) -> Noun:
+    """A phrase whose head, with the words before it, is looked up.
+
+    The head is a verb where "a kite rests" or "two dogs share" was taken for one noun phrase.
+    """
+    first, stop = phrase.tokens
+    end = head = next(i for i in range(stop - 1, first - 1, -1) if tokens[i].span == phrase.head_span)
+    length, meant = index.at(_words(lower, head))
+    while not meant and head > first:
+        head -= 1
+        length, meant = index.at(_words(lower, head))
+        if meant and not _ends(lower, head, phrase):
+            meant = {}
+            break
+    if meant:
+        stop = stop if head == end else head + 1
+    else:
+        head = end
+    if stop < len(lower) and tokens[stop].tag in ("JJ", "NN", "VB", "VBP") and index.at(_words(lower, stop))[0]:
+        head, stop = stop, stop + 1  # "a baby | elephant"
+        length, meant = index.at(_words(lower, head))
+    begin = head - max(length, 1) + 1
+    word = lower[head]
+    return Noun(
+        (tokens[begin].span[0], tokens[head].span[1]),
+        (min(phrase.span[0], tokens[begin].span[0]), tokens[stop - 1].span[1]),
+        meant,
+        bool(meant),
+        _number(phrase, word, lower[begin - 1] if begin < first else ""),
+        phrase.plural or is_plural(word) or not _PIECES.isdisjoint(phrase.words),
+        tuple(lower[first:stop]),
+        tuple([w for w in phrase.modifiers if w not in lower[begin : head + 1] and w not in lower[stop : stop + 1]]),
+        phrase.determiner,
+        (min(first, begin), stop),
+        sentence,
+    )
+
+
+def _number(phrase: Phrase, head: str, before: str) -> int | None:
+    """How many the words say; `before` stands before a name that the tagger split: "two stop | signs"."""
+    if before in NUMBERS and NUMBERS[before] > 1:
+        return NUMBERS[before]
+    if phrase.count == 1 or (phrase.count and "pair" in phrase.words and singular(head) == head):
+        return 1 if "one" in phrase.words else None  # "a dog"; "a pair of skis"
+    if phrase.count is None:  # a capital made the tagger see a name: "Six trucks"
+        return next((NUMBERS[word] for word in phrase.words if word in NUMBERS), None)
+    return phrase.count
+
+
+def _words(lower: Sequence[str], head: int) -> tuple[str, ...]:
+    return (*lower[max(0, head - 3) : head], singular(lower[head]))
+
+
+def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
+    """Whether a noun phrase really ends with this word: what follows is no noun, whatever the tagger says.
+
+    "A kite rests", "two dogs share", "skis nearby", "a remote stayed".
+    """
+    word, after = lower[head], lower[head + 1]
+    if after.endswith("s") and lower[head + 2 : head + 3] and lower[head + 2] in _ARTICLES:
+        return True  # "the bus sports a"
+    if after in _NO_NOUNS or (after.endswith("ed") and after not in _NOUNS_IN_ED):
+        return True
+    if (phrase.determiner in _ONE_OF or "one" in phrase.words) and after.endswith("s") and singular(after) != after:
+        return True
+    several = singular(word) != word or (phrase.count or 0) > 1  # "five sheep fill"
+    return several and singular(after) == after
+
+
+def _untagged(
+    tokens: Sequence[Token], lower: Sequence[str], index: Names, taken: set[int], sentences: Sequence[int]
+) -> list[Noun]:
+    """Names after an article or number that the tagger took for another kind of word: "an orange", "a remote"."""
+    found = []
+    for at in range(1, len(tokens)):
+        if at in taken or at + 1 in taken:
+            continue
+        length, meant = index.at(_words(lower, at))
+        begin = at - length + 1
+        if meant and begin > 0 and (tokens[begin - 1].tag in ("DT", "CD", "PRP$") or lower[begin - 1] == "of"):
+            word, lead = lower[at], lower[begin - 1]
+            span = (tokens[begin].span[0], tokens[at].span[1])
+            whole, many = (tokens[begin - 1].span[0], span[1]), singular(word) != word
+            words = tuple(lower[begin - 1 : at + 1])
+            number = NUMBERS[lead] if NUMBERS.get(lead, 1) > 1 else None
+            tokens_of = (begin - 1, at + 1)
+            found.append(Noun(span, whole, meant, True, number, many, words, (), lead, tokens_of, sentences[at]))
+    return found
+
+
+def _claiming(text: str, lower: Sequence[str], nouns: Sequence[Noun], quoted: Sequence[Span]) -> list[Noun]:
+    """The nouns, with `claims` taken from those that only speak of a thing."""
+    judged: list[Noun] = []
+    for noun in nouns:
+        aside = noun.claims and (
+            any(a <= noun.span[0] < b for a, b in quoted)
+            or not _UNREAL.isdisjoint(noun.modifiers)
+            or bool(_GONE.match(text, noun.span[1]))
+            or _denied(lower, noun, judged)
+            or _depicted(lower, noun)
+        )
+        judged.append(replace(noun, claims=False) if aside else noun)
+    return judged
+
+
+def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
+    """Whether "no", "without" or "like" reaches the noun: at once, or through "no dogs, cats or birds"."""
+    first = noun.tokens[0]
+    if noun.words[:1] and noun.words[0] in _DENY:
+        return True
+    near = list(lower[max(0, first - 3) : first])
+    for place in range(len(near) - 1, -1, -1):
+        word = near[place]
+        if word in _BREAKS or word == ",":
+            break
+        if word in _DENY or (word in _LIKE and place >= len(near) - 2):
+            return True
+        if word == "as" and place and near[place - 1] in _AS:
+            return True
+    listed = first > 0 and lower[first - 1] in ("or", "nor", ",")
+    last = before[-1] if before else None
+    return bool(listed and last and last.meant and not last.claims and first - last.tokens[1] <= 2)
+
+
+def _depicted(lower: Sequence[str], noun: Noun) -> bool:
+    first = noun.tokens[0]
+    return first > 1 and lower[first - 1] == "of" and singular(lower[first - 2]) in _DEPICTED

@@ -1,0 +1,81 @@
+"""Numbers of things against numbers of boxes."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmdet.checks.counts import contradicted
+from tests.llmdet.checks.scenes import LEFT, MIDDLE, RIGHT, TOP, XYXY, reading, scene
+
+DOGS = scene({"dog": [LEFT, MIDDLE, RIGHT], "skis": [TOP], "person": [LEFT, RIGHT]}, absent="cat")
+
+
+def found(text: str) -> list[str]:
+    said, here, _ = reading(DOGS, text)
+    return [finding.detail for finding in contradicted(said, here).findings]
+
+
+@pytest.mark.parametrize(
+    ("text", "details"),
+    [
+        ("Four dogs lie on the grass.", ["'Four dogs' says 4: 3 boxes"]),
+        ("There are 5 dogs.", ["'5 dogs' says 5: 3 boxes"]),
+        ("Five dogs share the space.", ["'Five dogs' says 5: 3 boxes"]),
+        ("Two dogs lie on the grass.", ["'Two dogs' says 2: 3 boxes"]),
+        ("The number of dogs is two.", ["'The number of dogs' says 2: 3 boxes"]),
+        ("The dogs, six in number, are spread out.", ["'The dogs' says 6: 3 boxes"]),
+        ("A single dog lies there.", ["'A single dog' says 1: 3 boxes"]),
+        ("Exactly one dog is there.", ["'one dog' says 1: 3 boxes"]),
+        ("Four brown dogs.", ["'Four brown dogs' says 4: 3 boxes"]),
+        ("Three men and a dog.", ["'Three men' says 3: 2 boxes"]),
+        ("Three people and a dog.", ["'Three people' says 3: 2 boxes"]),
+        ("Two of the dogs and three pairs of skis.", ["'three pairs of skis' says 3: 1 box"]),
+    ],
+)
+def test_a_number_that_does_not_fit_is_found(text: str, details: list[str]) -> None:
+    assert found(text) == details
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Three dogs lie on the grass.",
+        "A dog lies on the grass.",
+        "Several dogs lie on the grass.",
+        "One dog lies on the left, another on the right.",
+        "Two brown dogs lie on the grass.",
+        "Two dogs lie there and another dog runs.",
+        "Two dogs with collars.",
+        "About five dogs.",
+        "At least two dogs.",
+        "A man and two dogs, and a dog behind them.",
+        "A man.",
+        "Two dogs are on the left side of the picture.",
+        "A pair of skis.",
+        "Four cats.",  # not there at all: the check of objects says so
+        "The number of legs is twelve.",
+    ],
+)
+def test_a_number_that_can_fit_is_left_alone(text: str) -> None:
+    from llmdet.checks.positions import attached
+
+    said, here, grounds = reading(DOGS, text)
+
+    def placed() -> list[object]:
+        return [ground.noun for _, said_of in attached(said, grounds) for ground in said_of]
+
+    assert contradicted(said, here, placed).findings == ()  # type: ignore[arg-type]
+
+
+def test_small_boxes_need_not_be_counted() -> None:
+    tiny: XYXY = (0, 0, 1.5, 1.5)
+    said, here, _ = reading(scene({"dog": [LEFT, RIGHT, tiny]}), "Two dogs.")
+    assert contradicted(said, here, small=0.01).findings == ()
+    assert len(contradicted(said, here, small=0.001).findings) == 1
+
+
+@pytest.mark.parametrize("record", [scene({"dog": [LEFT]}, exhaustive=False), scene({"dog": [LEFT]}, crowd=True)])
+def test_nothing_is_said_where_boxes_may_be_missing_or_stand_for_crowds(record: object) -> None:
+    said, here, _ = reading(record, "Five dogs.")  # type: ignore[arg-type]
+    checked = contradicted(said, here)
+    assert (checked.claims, checked.findings) == (0, ())
