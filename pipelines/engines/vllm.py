@@ -34,7 +34,6 @@ _PASSED_ON = (
     "block_size",
     "enforce_eager",
 )
-_CHAT = {"enable_thinking": False}
 _OURS = ("model", "revision", "tensor_parallel_size", "trust_remote_code")
 
 
@@ -60,7 +59,8 @@ class VllmEngine(Lmm):
     enforce_eager: bool | None = None  # starts faster, runs slower
     guided_backend: str = "guidance"  # "auto" lets a weak model write white space without end
     engine_args: dict[str, Any] = field(default_factory=dict)  # more of vLLM's AsyncEngineArgs; others: another ledger
-    chat_template_kwargs: dict[str, Any] = field(default_factory=lambda: dict(_CHAT))  # what the model's template knows
+    # what the model's chat template is told, where it knows of it
+    chat_template_kwargs: dict[str, Any] = field(default_factory=lambda: {"enable_thinking": False})
     trust_remote_code: bool = False  # run Python that comes with the model
     environment: dict[str, str] = field(default_factory=dict)  # of the workers
     images_in_flight: int = 64  # photos of a worker that are open at once
