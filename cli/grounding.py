@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cli import options
-from cli.learning import Checkpoint
+from cli.checkpoints import Checkpoint, checkpoint_named, gpu_wanted
 from cli.screen import screen
 from cli.stages import show_stage
 
@@ -35,7 +35,6 @@ def ground(
     llmdet-data ground --source mine --set caption=lmm --set min_score=0.2
     """
     with screen("ground", workspace, as_json) as out:
-        from cli.learning import _gpu, _model
         from llmdet.errors import SettingError
         from llmdet.workspace import Workspace
         from pipelines.finding import GroundSettings
@@ -50,8 +49,8 @@ def ground(
             raise SettingError(f"{recipe} has no ground section")
         values = set_values(dict(section.settings) if section else {}, set or [])
         settings = build(GroundSettings, values, "ground")
-        model = _model(checkpoint or (section.checkpoint if section else None), workspace)
+        model = checkpoint_named(checkpoint or (section.checkpoint if section else None), workspace)
         with out.watch(f"ground {source}") as progress:
-            outcome = find(Workspace.at(workspace), source, model, settings, gpu=_gpu(gpu), progress=progress)
+            outcome = find(Workspace.at(workspace), source, model, settings, gpu=gpu_wanted(gpu), progress=progress)
         show_stage(out, f"ground {source}", outcome, max_faults)
         out.result |= {"checkpoint": model}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import data, grounding, learning, looking, loop, prompts
+from cli import data, evaluating, grounding, learning, looking, loop, predicting, prompts
 from pipelines.stop import listen
 
 app = typer.Typer(
@@ -32,8 +32,8 @@ app.command(rich_help_panel=DATA)(data.merge)
 app.command(rich_help_panel=DATA)(data.export)
 app.command(rich_help_panel=DATA)(data.report)
 app.command(rich_help_panel=DETECTOR)(learning.train)
-app.command(rich_help_panel=DETECTOR)(learning.evaluate)
-app.command(rich_help_panel=DETECTOR)(learning.predict)
+app.command(rich_help_panel=DETECTOR)(evaluating.evaluate)
+app.command(rich_help_panel=DETECTOR)(predicting.predict)
 app.command(rich_help_panel=LOOK)(looking.status)
 app.command(rich_help_panel=LOOK)(looking.doctor)
 app.command(rich_help_panel=LOOK)(looking.sources)
