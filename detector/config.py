@@ -5,13 +5,14 @@ Settings are frozen dataclasses of plain values: they compare, print, and travel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from transformers import MMGroundingDinoConfig
 
 Precision = Literal["fp32", "bf16"]
+RegionTarget = Literal["phrase", "caption", "mixed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,22 @@ class DenoisingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """How records become samples; the defaults take them as they are."""
+
+    # what is to be said of a box: its phrase, its own caption (its phrase where it has none), or either by chance
+    region_target: RegionTarget = "mixed"
+    short_sides: tuple[int, ...] = ()  # pixels, one drawn for each sample; empty: the one size of the model
+    long_side: int = 0  # pixels that the longer side may have then; 0: that of the model
+    flip: float = 0.0  # share of samples that are mirrored, with left and right swapped in all their words
+    group_by_aspect: bool = False  # upright photos share batches with upright ones, others with others
+    # of detection records: `frozen` as the text has them, `dynamic` drawn anew from the source's names each time
+    negatives: Literal["frozen", "dynamic"] = "frozen"
+    negative_names: int = 85  # at most so many names that the photo does not show (`dynamic`)
+    weights: dict[str, float] = field(default_factory=dict)  # how often a source's records come; 1 where not named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
     """One training run. Bounded by steps, never by time."""
 
@@ -57,6 +74,7 @@ class TrainSettings:
     threads: int = 0  # of torch in each training process; 0 leaves it alone
     criterion: CriterionSettings = CriterionSettings()
     denoising: DenoisingSettings = DenoisingSettings()
+    data: DataSettings = DataSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

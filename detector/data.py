@@ -21,15 +21,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 
 from detector import denoising, text
-from detector.config import TrainSettings
+from detector.config import DataSettings, TrainSettings
 from detector.criterion import Targets, pad_targets
 from detector.denoising import Denoising
 from detector.pixels import Pixels, pad_pixels
+from detector.words import Words, words_of
 from llmdet import boxes as bx
 from llmdet.errors import ImageError, MissingError
 from llmdet.files import safe_join
 from llmdet.images import open_image
-from llmdet.record import Record, from_batch
+from llmdet.record import Box, Record, Region, from_batch
 from llmdet.workspace import Table
 
 log = logging.getLogger(__name__)
@@ -57,11 +58,12 @@ class Sample:
     boxes: NDArray[np.float32]
     tokens: NDArray[np.bool_]
     seed: tuple[int, ...]
+    words: Words
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step sees; `names` are the ids of its records."""
+    """What one step sees; `names` are the ids of its records, `words` what is to be said of each of them."""
 
     names: tuple[str, ...]
     pixel_values: Tensor
@@ -70,6 +72,7 @@ class Batch:
     attention_mask: Tensor
     targets: Targets
     noise: Denoising | None
+    words: tuple[Words, ...]
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -120,11 +123,18 @@ class GroundingDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, data: TrainData, tokenizer: PreTrainedTokenizerBase, pixels: Pixels, limit: int, seed: int
+        self,
+        data: TrainData,
+        tokenizer: PreTrainedTokenizerBase,
+        pixels: Pixels,
+        limit: int,
+        seed: int,
+        settings: DataSettings | None = None,
     ) -> None:
         self.table = RecordTable(data.records)
         self.roots = data.roots
         self.tokenizer, self.pixels, self.limit, self.seed = tokenizer, pixels, limit, seed
+        self.settings = settings or DataSettings()
         self.warned: set[str] = set()
 
     def __len__(self) -> int:
@@ -145,11 +155,12 @@ class GroundingDataset(Dataset[Sample]):
     def sample(self, record: Record, seed: tuple[int, ...]) -> Sample:
         """One record as arrays. Raises ImageError where its photo cannot be used."""
         pixels = self.pixels(open_image(self._address(record), record.orientation))
-        encoded, boxes, region = targets_of(record, self.tokenizer, self.limit)
+        encoded, boxes, region, chosen = targets_of(record, self.tokenizer, self.limit)
         if encoded.lost:
             lost = [" / ".join(record.regions[number].phrases) for number in encoded.lost]
             self._warn(f"{record.id}: phrases beyond the limit of {self.limit} tokens take no part: {lost}")
-        return Sample(record.id, pixels, encoded.ids, boxes, encoded.tokens[region], seed)
+        words = words_of(record, chosen, self.settings.region_target, seed)
+        return Sample(record.id, pixels, encoded.ids, boxes, encoded.tokens[region], seed, words)
 
     def _address(self, record: Record) -> str:
         if record.root not in self.roots:
@@ -164,23 +175,25 @@ class GroundingDataset(Dataset[Sample]):
 
 def targets_of(
     record: Record, tokenizer: PreTrainedTokenizerBase, limit: int
-) -> tuple[text.Encoded, NDArray[np.float32], NDArray[np.int64]]:
-    """Prompt, usable boxes (N, 4) cxcywh in 0..1 and the region of each box, (N,).
+) -> tuple[text.Encoded, NDArray[np.float32], NDArray[np.int64], list[tuple[Region, Box]]]:
+    """Prompt, usable boxes (N, 4) cxcywh in 0..1, the number of each one's region, (N,), and region and box themselves.
 
     Boxes are clipped to the image. Crowds, and boxes of phrases that the token limit cut off together with their text,
     are left out: what the prompt does not name is not asked for.
     """
     encoded = text.encode(tokenizer, text.from_text(record.text, [region.spans for region in record.regions]), limit)
     pairs = [
-        (box.xyxy, number)
+        (box, number)
         for number, region in enumerate(record.regions)
         for box in region.boxes
         if number not in encoded.lost and not box.crowd and bx.fault(box.xyxy, record.width, record.height) is None
     ]
-    xyxy = bx.clip(np.array([pair[0] for pair in pairs], dtype=np.float64).reshape(-1, 4), record.width, record.height)
+    corners = np.array([box.xyxy for box, _ in pairs], dtype=np.float64).reshape(-1, 4)
+    xyxy = bx.clip(corners, record.width, record.height)
     size = np.array([record.width, record.height], dtype=np.float64)
     boxes = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2 / size, (xyxy[:, 2:] - xyxy[:, :2]) / size], axis=1)
-    return encoded, boxes.astype(np.float32), np.array([pair[1] for pair in pairs], dtype=np.int64)
+    chosen = [(record.regions[number], box) for box, number in pairs]
+    return encoded, boxes.astype(np.float32), np.array([number for _, number in pairs], dtype=np.int64), chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +241,8 @@ class Collate:
         boxes = [sample.boxes for sample in samples]
         targets = pad_targets(boxes, [sample.tokens for sample in samples], input_ids.shape[1])
         noise = denoising.build(boxes, [s.seed for s in samples], self.queries, self.settings.denoising)
-        names = tuple(sample.id for sample in samples)
-        return Batch(names, pixel_values, pixel_mask, input_ids, attention_mask, targets, noise)
+        names, words = tuple(sample.id for sample in samples), tuple(sample.words for sample in samples)
+        return Batch(names, pixel_values, pixel_mask, input_ids, attention_mask, targets, noise, words)
 
 
 def pad_ids(ids: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,9 @@ def train(
     net = parts.model
     module: nn.Module = net.train()
     module.to(place)
-    dataset = GroundingDataset(data, parts.tokenizer, parts.pixels, net.config.max_text_len, settings.seed)
+    dataset = GroundingDataset(
+        data, parts.tokenizer, parts.pixels, net.config.max_text_len, settings.seed, settings.data
+    )
     _freeze_unused(net, dataset, settings, place)
     optimizer = build_optimizer(net, settings)
     saved = checkpoint.checkpoints(out)

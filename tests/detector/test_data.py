@@ -31,7 +31,7 @@ def test_targets_are_clipped_normalised_and_point_at_their_phrase() -> None:
         Region(("dogs",), ((4, 8),), (Box((10.0, 5.0, 30.0, 25.0)), Box((90.0, 40.0, 120.0, 60.0)))),
         Region(("a red cup",), ((9, 18),), (Box((0.0, 0.0, 50.0, 50.0)),)),
     )
-    encoded, boxes, region = targets_of(record("Two dogs a red cup", regions), checkpoint.tiny_tokenizer(), 256)
+    encoded, boxes, region, _ = targets_of(record("Two dogs a red cup", regions), checkpoint.tiny_tokenizer(), 256)
     assert boxes.tolist() == [
         pytest.approx([0.2, 0.3, 0.2, 0.4]),
         pytest.approx([0.95, 0.9, 0.1, 0.2]),
@@ -48,7 +48,7 @@ def test_crowds_unusable_boxes_and_lost_phrases_have_no_target() -> None:
         Region(("dog",), ((0, 3),), (box, Box(box.xyxy, crowd=True), Box((float("nan"), 0.0, 9.0, 9.0)))),
         Region(("cat",), ((5, 8),), (box,)),
     )
-    encoded, boxes, region = targets_of(record("dog. cat. ", regions), checkpoint.tiny_tokenizer(), 4)
+    encoded, boxes, region, _ = targets_of(record("dog. cat. ", regions), checkpoint.tiny_tokenizer(), 4)
     assert encoded.lost == (1,)
     assert region.tolist() == [0]
     assert len(boxes) == 1

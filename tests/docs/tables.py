@@ -17,7 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from detector.config import CriterionSettings, DenoisingSettings, TrainSettings
+from detector.config import CriterionSettings, DataSettings, DenoisingSettings, TrainSettings
 from llmdet.catalogue import CATALOGUE, rows
 from llmdet.exports import EXPORTERS
 from llmdet.joining import SameImage
@@ -183,6 +183,7 @@ MEANINGS = {
     "TrainSettings.log_every": "steps between two entries of the TensorBoard log",
     "TrainSettings.criterion": "see below",
     "TrainSettings.denoising": "see below",
+    "TrainSettings.data": "see below",
     "CriterionSettings.class_cost": "of the matching",
     "CriterionSettings.l1_cost": "of the matching",
     "CriterionSettings.giou_cost": "of the matching",
@@ -325,6 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: of_fields(TrainSettings),
     "criterion": lambda: of_fields(CriterionSettings),
     "denoising": lambda: of_fields(DenoisingSettings),
+    "samples": lambda: of_fields(DataSettings),
     "evaluate": lambda: of_fields(EvaluateSection),
     "report": lambda: of_fields(ReportSection),
 }
