@@ -174,18 +174,21 @@ def _record(key: str, width: int, height: int, boxes: dict[str, tuple[Box, ...]]
     )
 
 
-def rendered_scenes(folder: Path, count: int) -> list[tuple[Record, dict[str, str]]]:
-    """Records of rendered scenes whose names are shapes, and the colour of each shape that is there once."""
+def rendered_scenes(folder: Path, count: int, names: Sequence[str] = ()) -> list[tuple[Record, dict[str, str]]]:
+    """Records of rendered scenes whose names are shapes (or `names`, one for each shape in alphabetical order), and the
+    colour of each shape that is there once.
+    """
     path = write_world(folder, count, seed=5)
     document = orjson.loads(path.read_bytes())
     pairs = {row["id"]: row["name"].split() for row in document["categories"]}
     shapes = sorted({shape for _, shape in pairs.values()})
+    called = dict(zip(shapes, names or shapes, strict=True))
     tints: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in document["annotations"]:
         colour, shape = pairs[row["category_id"]]
-        tints[str(row["image_id"])][shape].append(colour)
+        tints[str(row["image_id"])][called[shape]].append(colour)
         row["category_id"] = shapes.index(shape) + 1
-    document["categories"] = [{"id": number, "name": shape} for number, shape in enumerate(shapes, 1)]
+    document["categories"] = [{"id": number, "name": called[shape]} for number, shape in enumerate(shapes, 1)]
     path.write_bytes(orjson.dumps(document))
     records = [
         item for item in Coco(annotations=str(path), images=str(folder / "images")).read() if isinstance(item, Record)
