@@ -8,7 +8,6 @@ text: a class name among others, or the third "dog" of a sentence.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from llmdet.detection_text import split_names as split_names
 from llmdet.errors import SettingError
 from llmdet.record import Span
 
@@ -57,11 +57,6 @@ def from_names(names: Sequence[str]) -> Prompt:
         text += lower(clean) + ". "
         phrases.append(((start, start + len(clean)),))
     return Prompt(text.rstrip(), tuple(phrases))
-
-
-def split_names(text: str) -> list[str]:
-    """`"dog . red cup ."` to `["dog", "red cup"]`."""
-    return [name for part in re.split(r"[.?]", text) if (name := " ".join(part.split()))]
 
 
 def from_text(text: str, phrases: Sequence[Spans]) -> Prompt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
@@ -15,6 +16,11 @@ from llmdet.record import Span
 
 # "all": every name of the source; a number: that many names in all, positives counted; "dynamic": positives only.
 Negatives = Literal["all", "dynamic"] | int
+
+
+def split_names(text: str) -> list[str]:
+    """`"dog . red cup ."` to `["dog", "red cup"]`: what a person types."""
+    return [name for part in re.split(r"[.?]", text) if (name := " ".join(part.split()))]
 
 
 def detection_text(

@@ -105,13 +105,22 @@ class Parser:
         # Letters whose lower case has another length stay, so that places hold.
         seen = "".join([c.lower() if len(c.lower()) == 1 else c for c in text]) if lower else text
         if self.name == "pattern":
-            return tag_text(seen, self.name)
+            return _with_nouns(tag_text(seen, self.name))
         found = _treebank(seen)
         tags = tagger(self.name)([word for _, word in found])
         return [Token(span, text[slice(*span)], tag) for (span, _), tag in zip(found, tags, strict=True)]
 
     def _stops(self) -> frozenset[str]:
         return _nltk_stops() if self.name == "nltk" else _STOPS
+
+
+def _with_nouns(tokens: list[Token]) -> list[Token]:
+    """An adjective after an article, with no noun to come, is a noun: "a remote in the picture"."""
+    tags = ["", *(token.tag for token in tokens), ""]
+    return [
+        replace(token, tag="NN") if token.tag == "JJ" and before == "DT" and after in ("IN", ".", "") else token
+        for before, token, after in zip(tags, tokens, tags[2:], strict=False)
+    ]
 
 
 @functools.lru_cache(maxsize=1)
