@@ -18,6 +18,8 @@ from tests.docs.pages import PAGES, ROOT, Reader, blocks, commands, shim
 from tests.docs.tables import MARKED, filled
 
 FIRST = ROOT / "docs" / "quickstart.md"  # the other pages go on in the folder where it was followed
+# Pages that train or run models for a minute: with the slow tests, so that `make test` stays short.
+SLOW = {"train", "python-api"}
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+(?:\([^()]*\)[^()\s]*)?)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.M)
@@ -41,7 +43,11 @@ def begun(ray_local: None, tools: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != FIRST], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES if page != FIRST],
+    ids=lambda page: page.stem,
+)
 def test_what_a_page_says_is_what_happens(
     page: Path, begun: Path, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
