@@ -9,6 +9,7 @@ A checkpoint is written under another name and renamed, so a folder called `step
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ from transformers import (
 from detector.config import ModelSettings, TrainSettings, tiny_config
 from detector.model import OpenDetector, scale_init
 from detector.pixels import Pixels
+from detector.sizes import SIZES, config_of
 from llmdet.errors import FormatError, MissingError, SettingError
 
 DOT = 1012  # of BERT, which transformers' model takes for the end of a phrase
@@ -50,11 +52,14 @@ class Parts:
 
 
 def start(settings: ModelSettings, seed: int) -> Parts:
-    """A fresh tiny model, or one that is read from a folder or hub id."""
-    if settings.start != "tiny":
+    """A fresh model, tiny or of a published size, or one that is read from a folder or hub id."""
+    if settings.start not in ("tiny", *SIZES):
         return read(settings.start)
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
+    if settings.start in SIZES:
+        size = SIZES[settings.start]
+        return Parts(OpenDetector(config_of(size, len(tokenizer))), tokenizer, Pixels(size.short_side, size.long_side))
     model = OpenDetector(tiny_config(len(tokenizer)))
     scale_init(model)
     return Parts(model, tokenizer, Pixels(settings.short_side, settings.long_side))
@@ -99,7 +104,7 @@ def read(name: str | Path) -> Parts:
     if not isinstance(config, MMGroundingDinoConfig):
         raise FormatError(f"{name} holds a model of type {config.model_type}; mm-grounding-dino is expected")
     try:
-        model = OpenDetector.from_pretrained(place, config=config)
+        model = _own_heads(place, config)
         processor = GroundingDinoImageProcessorPil.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
@@ -108,6 +113,22 @@ def read(name: str | Path) -> Parts:
     if tokenizer.convert_tokens_to_ids(".") != DOT:  # transformers makes an empty tokenizer where the files are gone
         raise FormatError(f"{name} holds no tokenizer that fits its model: a dot must be token {DOT}")
     return Parts(model, tokenizer, Pixels.of(processor))
+
+
+def _own_heads(place: str, config: MMGroundingDinoConfig) -> OpenDetector:
+    """The model with a head for each decoder layer.
+
+    Published weights have them, under configurations that say that one head is shared: transformers 5 believes those,
+    and would refine boxes with the first head alone.
+    """
+    own = copy.deepcopy(config)
+    own.decoder_bbox_embed_share = own.decoder_cls_embed_share = False
+    loaded: Any = OpenDetector.from_pretrained(place, config=own, output_loading_info=True)
+    model, found = loaded
+    if any("_embed." in name for name in found["missing_keys"]):  # one head is all there is
+        model = OpenDetector.from_pretrained(place, config=config)
+    assert isinstance(model, OpenDetector)
+    return model
 
 
 def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> Path:

@@ -40,10 +40,13 @@ def read_plain_pickle(url: str) -> Any:
     return parse(read_bytes(url), url)
 
 
-def parse(data: bytes, url: str = "the pickle") -> Any:
-    """The value in the bytes of a pickle, of any protocol. Raises FormatError as `read_plain_pickle` does."""
+def parse(data: bytes, url: str = "the pickle", machine: Machine | None = None) -> Any:
+    """The value in the bytes of a pickle, of any protocol. Raises FormatError as `read_plain_pickle` does.
+
+    A `machine` of one's own may know more operations than plain values need.
+    """
     file = io.BytesIO(data)
-    machine = _Machine()
+    machine = machine or Machine()
     while True:
         place = file.tell()
         code = file.read(1)
@@ -63,7 +66,7 @@ def parse(data: bytes, url: str = "the pickle") -> Any:
             raise FormatError(f"{url} is a damaged pickle at byte {place} ({operation.name}): {error}") from error
 
 
-class _Machine:
+class Machine:
     """The stack and the memory that a pickle's operations work on."""
 
     def __init__(self) -> None:
@@ -73,7 +76,7 @@ class _Machine:
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memory[len(self.memory) if name == "MEMOIZE" else argument] = self._top()
+            self.memory[len(self.memory) if name == "MEMOIZE" else argument] = self.top()
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(self.memory[argument])
         elif name in _CONSTANTS:
@@ -83,15 +86,15 @@ class _Machine:
         elif name in _BYTE_TEXTS:
             stack.append(_text(argument.encode("latin-1")))
         elif name in ("APPENDS", "SETITEMS", "LIST", "TUPLE", "DICT"):
-            self._since_mark(name, self._pop_to_mark())
+            self._since_mark(name, self.pop_to_mark())
         elif name == "APPEND":
-            value = self._pop()
+            value = self.pop()
             _expect(stack[-1], list).append(value)
         elif name == "SETITEM":
-            value, key = self._pop(), self._pop()
+            value, key = self.pop(), self.pop()
             _expect(stack[-1], dict)[_key(key)] = value
         elif name in _TUPLES:
-            stack.append(tuple([self._pop() for _ in range(_TUPLES[name])][::-1]))
+            stack.append(tuple([self.pop() for _ in range(_TUPLES[name])][::-1]))
         elif name == "POP":
             stack.pop()
         elif name not in ("PROTO", "FRAME"):
@@ -113,26 +116,26 @@ class _Machine:
             }
             self.stack.append(build[name]())
 
-    def _pop_to_mark(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         values: list[Any] = []
         while (value := self.stack.pop()) is not _MARK:
             values.append(value)
         return values[::-1]
 
-    def _top(self) -> Any:
+    def top(self) -> Any:
         if self.stack[-1] is _MARK:
             raise ValueError("a mark where a value belongs")
         return self.stack[-1]
 
-    def _pop(self) -> Any:
-        value = self._top()
+    def pop(self) -> Any:
+        value = self.top()
         self.stack.pop()
         return value
 
     def result(self) -> Any:
         if len(self.stack) != 1:
             raise ValueError(f"{len(self.stack)} values at the end, expected one")
-        return self._top()
+        return self.top()
 
 
 def _expect(value: Any, kind: type) -> Any:
