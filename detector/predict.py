@@ -5,9 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from detector import checkpoint, text
+from detector.asked import Asked
 from detector.data import pad_ids
 from detector.pixels import pad_pixels
 from llmdet.errors import SettingError
+
+TopKPer = Literal["image", "chunk"]  # a chunk is the names of one prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +61,10 @@ class Detector:
     def detect(
         self,
         images: Sequence[Image.Image],
-        names: Sequence[str] | str,
+        names: Sequence[str | Asked] | str,
         *,
         top_k: int = 300,
+        top_k_per: TopKPer = "image",
         threshold: float = 0.0,
         batch_size: int = 8,
         names_per_prompt: int | None = None,
@@ -68,58 +73,119 @@ class Detector:
 
         A box may come once for each name. Its score for a name is the mean of the probabilities of the name's tokens;
         the best `top_k` (box, name) pairs of an image stay, no suppression. Names that do not fit into one prompt, or
-        exceed `names_per_prompt`, are asked in several. Raises SettingError for an unusable name.
+        exceed `names_per_prompt`, are asked in several; `top_k_per="chunk"` keeps `top_k` pairs of each of these, as
+        LLMDet's evaluation on LVIS does. Raises SettingError for an unusable name.
         """
-        asked = tuple(text.split_names(names) if isinstance(names, str) else names)
-        prompts = list(self._prompts(asked, names_per_prompt or len(asked)))
+        asked = _asked(names)
+        prompts = self.prompts(asked, names_per_prompt)
+        words = tuple(one.name for one in asked)
         found: dict[int, Detections] = {}
         for rows in _batches(images, batch_size):
-            scores_BQP, boxes_BQ4 = self._scores([images[row] for row in rows], prompts)
-            for row, scores, boxes in zip(rows, scores_BQP, boxes_BQ4, strict=True):
-                found[row] = _select(scores, boxes, images[row].size, asked, top_k).above(threshold)
+            batch = [images[row] for row in rows]
+            parts = [_Best.of(scores_BQP, boxes_BQ4, top_k) for scores_BQP, boxes_BQ4 in self._seen(batch, prompts)]
+            firsts = np.cumsum([0, *(len(prompt.tokens) for prompt in prompts)])
+            for number, row in enumerate(rows):
+                own = [part.of_image(number, first) for part, first in zip(parts, firsts, strict=False)]
+                most = top_k if top_k_per == "image" else None
+                found[row] = _joined(own, images[row].size, words, most).above(threshold)
         return [found[row] for row in range(len(images))]
 
-    def _prompts(self, names: tuple[str, ...], most: int) -> Iterator[text.Encoded]:
-        """Prompts of as many names as fit, in order."""
+    def prompts(self, names: Sequence[str | Asked], most: int | None = None) -> list[text.Encoded]:
+        """Prompts of as many names as fit, or at most `most`, in order. Raises SettingError for an unusable name."""
+        return list(self._prompts(_asked(names), most or len(names)))
+
+    def _prompts(self, names: tuple[Asked, ...], most: int) -> Iterator[text.Encoded]:
         if not names:
             raise SettingError("detection needs at least one name to look for")
         limit = self.parts.model.config.max_text_len
         start = 0
         while start < len(names):
             stop = min(start + most, len(names))
-            encoded = text.encode(self.parts.tokenizer, text.from_names(names[start:stop]), limit)
+            encoded = text.encode(self.parts.tokenizer, _prompt(names[start:stop]), limit)
             if encoded.lost:
                 stop = start + min(encoded.lost)
                 if stop == start:
-                    raise SettingError(f"the name {names[start][:80]!r} alone exceeds {limit} tokens")
-                encoded = text.encode(self.parts.tokenizer, text.from_names(names[start:stop]), limit)
+                    raise SettingError(f"the name {names[start].text[:80]!r} alone exceeds {limit} tokens")
+                encoded = text.encode(self.parts.tokenizer, _prompt(names[start:stop]), limit)
             yield encoded
             start = stop
 
     @torch.inference_mode()
-    def _scores(
-        self, images: Sequence[Image.Image], prompts: Sequence[text.Encoded]
-    ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
-        """For each image the scores of all queries of all prompts, (queries, names), and their boxes cxcywh in 0..1."""
+    def _seen(self, images: Sequence[Image.Image], prompts: Sequence[text.Encoded]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each prompt the scores (B, Q, P) of its names and the boxes (B, Q, 4), cxcywh in 0..1."""
         model = self.parts.model
-        pixel_values, pixel_mask = pad_pixels([self.parts.pixels(image) for image in images])
-        names = sum(len(prompt.tokens) for prompt in prompts)
-        all_scores, all_boxes, first = [], [], 0
-        for prompt in prompts:
-            input_ids, attention_mask = pad_ids([prompt.ids] * len(images))
-            inputs = (pixel_values, pixel_mask, input_ids, attention_mask)
-            outputs = model(*(part.to(model.device) for part in inputs))
-            scores_BQP = outputs.logits_BQT.new_zeros(*outputs.logits_BQT.shape[:2], names)
-            scores_BQP[..., first : first + len(prompt.tokens)] = phrase_scores(outputs.logits_BQT, prompt.tokens)
-            all_scores.append(scores_BQP)
-            all_boxes.append(outputs.boxes_BQ4)
-            first += len(prompt.tokens)
-        return _rows(all_scores), _rows(all_boxes)
+        pixels = [part.to(model.device) for part in pad_pixels([self.parts.pixels(image) for image in images])]
+        with _looking_once(model.model.backbone):
+            for prompt in prompts:
+                ids = pad_ids([prompt.ids] * len(images))
+                outputs = model(*pixels, *(part.to(model.device) for part in ids))
+                yield phrase_scores(outputs.logits_BQT, prompt.tokens), outputs.boxes_BQ4
 
 
-def _rows(parts: Sequence[Tensor]) -> list[NDArray[np.float64]]:
-    """Queries of several prompts side by side, one array for each image."""
-    return list(torch.cat(list(parts), 1).double().cpu().numpy())
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The best (query, name) pairs of a prompt in B images: scores (B, n), boxes (B, n, 4), numbers of names (B, n)."""
+
+    scores: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores_BQP: Tensor, boxes_BQ4: Tensor, top_k: int) -> _Best:
+        """Equal scores keep the order of the queries."""
+        flat = scores_BQP.flatten(1)
+        best = flat.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
+        query = best // scores_BQP.shape[2]
+        boxes = boxes_BQ4.gather(1, query[..., None].expand(-1, -1, 4))
+        labels = (best % scores_BQP.shape[2]).cpu().numpy()
+        return cls(flat.gather(1, best).double().cpu().numpy(), boxes.double().cpu().numpy(), labels)
+
+    def of_image(self, number: int, first: int) -> _Best:
+        """Of one image, without the axis B; `first` is the number of the prompt's first name among all."""
+        return _Best(self.scores[number], self.boxes[number], self.labels[number] + first)
+
+
+def _joined(parts: Sequence[_Best], size: tuple[int, int], names: tuple[str, ...], most: int | None) -> Detections:
+    """What the prompts of one image found, best first, boxes clipped to it and in its pixels."""
+    scores = np.concatenate([part.scores for part in parts])
+    boxes = np.concatenate([part.boxes for part in parts])
+    order = np.argsort(-scores, kind="stable")[:most]
+    half = boxes[:, 2:] / 2
+    xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).clip(0, 1) * (size * 2)
+    return Detections(xyxy[order], scores[order], np.concatenate([part.labels for part in parts])[order], names)
+
+
+@contextmanager
+def _looking_once(backbone: nn.Module) -> Iterator[None]:
+    """Inside, the backbone sees its first input only: all prompts of a batch are about the same pixels."""
+    see = backbone.forward
+    kept: list[Any] = []
+
+    def look(*args: Any) -> Any:
+        if not kept:
+            kept.append(see(*args))
+        return tuple(list(part) for part in kept[0])  # new lists: the model appends to them
+
+    backbone.forward = look
+    try:
+        yield
+    finally:
+        del backbone.forward  # the class has its own
+
+
+def _asked(names: Sequence[str | Asked] | str) -> tuple[Asked, ...]:
+    each = text.split_names(names) if isinstance(names, str) else names
+    return tuple(name if isinstance(name, Asked) else Asked(name) for name in each)
+
+
+def _prompt(names: Sequence[Asked]) -> text.Prompt:
+    """`dog. hand of a person.`; the words around a name are not part of its phrase."""
+    prompt = text.from_names([name.text for name in names])
+    phrases = []
+    for name, ((start, stop),) in zip(names, prompt.phrases, strict=True):
+        before, after = (len(" ".join(words.split())) - 1 for words in (name.prefix + "x", "x" + name.suffix))
+        phrases.append(((start + before, stop - after),))
+    return text.Prompt(prompt.text, tuple(phrases))
 
 
 def _batches(images: Sequence[Image.Image], batch_size: int) -> Iterator[list[int]]:
@@ -136,18 +202,6 @@ def phrase_scores(logits_BQT: Tensor, tokens: NDArray[np.bool_]) -> Tensor:
     """Mean over a phrase's tokens of the sigmoid of their logits, (B, Q, P)."""
     weights = torch.from_numpy(tokens).to(logits_BQT).T
     return logits_BQT.sigmoid() @ (weights / weights.sum(0).clamp(min=1))
-
-
-def _select(
-    scores: NDArray[np.float64], boxes: NDArray[np.float64], size: tuple[int, int], names: tuple[str, ...], top_k: int
-) -> Detections:
-    """The best (query, name) pairs of one image, boxes clipped to it. Equal scores keep the order of the queries."""
-    flat = scores.reshape(-1)
-    best = np.argsort(-flat, kind="stable")[:top_k]
-    query, label = np.divmod(best, scores.shape[1])
-    half = boxes[:, 2:] / 2
-    xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).clip(0, 1) * (size * 2)
-    return Detections(xyxy[query], flat[best], label.astype(np.int64), names)
 
 
 def coco_rows(image_id: int, found: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:

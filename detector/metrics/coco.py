@@ -4,68 +4,115 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from detector.metrics.detections import Detections
+from detector.metrics.accumulator import Accumulator, Limits
+from detector.metrics.detections import Detections, Floats
 from llmdet.errors import ExtraError, FormatError
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 Row = Mapping[str, Any]
+_ROWS_AT_ONCE = 100_000  # detections that are dicts at the same time; as columns they take a tenth
 
 
-def evaluate(truth: Mapping[str, Any], detections: Sequence[Row]) -> dict[str, float]:
-    """Figures in 0..1, unrounded, by their official names; see `evaluate_classes`."""
-    return evaluate_classes(truth, detections)[0]
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The twelve figures, AP by category name, and the curves that they are means of; -1 where nothing is to find."""
+
+    figures: dict[str, float]
+    classes: dict[str, float]
+    precision: Floats  # (T thresholds, R recalls, K categories by id, A areas), most detections
+    recall: Floats  # (T, K, A, M most detections)
+
+
+def evaluate(truth: Mapping[str, Any], detections: Sequence[Row] | Accumulator) -> dict[str, float]:
+    """Figures in 0..1, unrounded, by their official names; see `score`."""
+    return score(truth, detections).figures
 
 
 def evaluate_classes(truth: Mapping[str, Any], detections: Sequence[Row]) -> tuple[dict[str, float], dict[str, float]]:
-    """The twelve figures, and AP by the name of each category; -1 where the truth has no box of that kind.
+    """The twelve figures, and AP by the name of each category; see `score`."""
+    result = score(truth, detections)
+    return result.figures, result.classes
+
+
+def score(truth: Mapping[str, Any], detections: Sequence[Row] | Accumulator) -> Result:
+    """Everything about a list of detections, worked on by groups of categories, which do not touch each other.
 
     `truth` is an instances file as a dict (`images`, `annotations`, `categories`), `detections` are rows with
-    `image_id`, `category_id`, `bbox` ([x, y, w, h] pixels) and `score`. Raises FormatError for anything else, and for
-    detections on images that the truth does not have.
+    `image_id`, `category_id`, `bbox` ([x, y, w, h] pixels) and `score`, or what an accumulator holds. Raises
+    FormatError for anything else, and for detections on images that the truth does not have.
     """
-    run = _run(truth, detections)
-    figures = {name: float(value) for name, value in zip(NAMES, run.stats, strict=False)}
-    return figures, _by_class(run.eval["precision"], run.params.catIds, truth)
-
-
-def _by_class(precision: NDArray[np.float64], ids: Sequence[int], truth: Mapping[str, Any]) -> dict[str, float]:
-    """Mean precision over thresholds and recalls, all areas, most detections; (T, R, K, A, M) comes in."""
+    check_truth(truth)
+    if not isinstance(detections, Accumulator):
+        rows, detections = detections, Accumulator(Limits())
+        detections.add(rows)
+    categories = sorted({category["id"] for category in truth["categories"]})
+    precision, recall = [], []
+    for ids, own in _groups(categories, detections):
+        part_precision, part_recall = _group(truth, ids, own)
+        precision.append(part_precision)
+        recall.append(part_recall)
+    if not categories:
+        raise FormatError("the ground truth has no category, so there is nothing to score")
+    joined = np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
     names = {category["id"]: str(category["name"]) for category in truth["categories"]}
-    by_class = np.asarray(precision)[:, :, :, 0, -1]
-    means = {names[number]: by_class[:, :, k] for k, number in enumerate(ids)}
-    return {name: float(values[values > -1].mean()) if (values > -1).any() else -1.0 for name, values in means.items()}
+    classes = {names[number]: _mean(joined[0][:, :, k, 0, -1]) for k, number in enumerate(categories)}
+    return Result(_figures(*joined), classes, joined[0][..., -1], joined[1])
 
 
-def _run(truth: Mapping[str, Any], detections: Sequence[Row]) -> Any:
+def _groups(categories: list[int], found: Accumulator) -> Iterator[tuple[list[int], Detections]]:
+    """All categories in runs, each with its detections; a detection of an unknown category does not count."""
+    first, waiting = 0, [Detections.of([])]
+    for block in found.blocks():
+        for category, rows in block.grouped(block.category):
+            at = bisect_left(categories, category)
+            if at == len(categories) or categories[at] != category:
+                continue
+            if at > first and sum(map(len, waiting)) + len(rows) > _ROWS_AT_ONCE:
+                yield categories[first:at], Detections.joined(waiting)
+                first, waiting = at, []
+            waiting.append(rows)
+    yield categories[first:], Detections.joined(waiting)
+
+
+def _group(truth: Mapping[str, Any], ids: list[int], rows: Detections) -> tuple[Floats, Floats]:
+    """Precision (T, R, K, A, M) and recall (T, K, A, M) of some categories, by the official tool."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
         raise ExtraError.of("faster-coco-eval", "train") from error
-    _check(truth, detections)
+    known = {image["id"] for image in truth["images"]}
+    strange = next((number for number in np.unique(rows.image).tolist() if number not in known), None)
+    if strange is not None:
+        raise FormatError(f"a detection is on image {strange}, which the ground truth does not have")
     with contextlib.redirect_stdout(io.StringIO()):
-        reference = COCO(_numbered(truth))
-        found = reference.loadRes([_result(row) for row in detections]) if detections else COCO(_nothing(truth))
+        reference = COCO(_numbered(truth, set(ids)))
+        found = reference.loadRes(_results(rows)) if len(rows) else COCO(_nothing(truth, set(ids)))
         run = COCOeval_faster(reference, found, iouType="bbox")
         run.evaluate()
         run.accumulate()
-        run.summarize()
-    return run
+    precision, recall = (np.asarray(run.eval[name], np.float64) for name in ("precision", "recall"))
+    return precision, recall
 
 
-def _check(truth: Mapping[str, Any], detections: Sequence[Row]) -> None:
-    check_truth(truth)
-    Detections.of(detections)
-    known = {image["id"] for image in truth["images"]}
-    for number, row in enumerate(detections):
-        if row["image_id"] not in known:
-            raise FormatError(f"detection {number} is on image {row['image_id']}, which the ground truth does not have")
+def _figures(precision: Floats, recall: Floats) -> dict[str, float]:
+    every = precision[..., 0, -1]
+    values = [every, every[0], every[5], *(precision[..., area, -1] for area in (1, 2, 3))]
+    values += [recall[..., 0, most] for most in range(3)] + [recall[..., area, -1] for area in (1, 2, 3)]
+    return dict(zip(NAMES, map(_mean, values), strict=True))
+
+
+def _mean(values: Floats) -> float:
+    """Of the values that exist; -1 where none does."""
+    known = values[values > -1]
+    return float(known.mean()) if len(known) else -1.0
 
 
 # What the official tool reads of each row, and what it must be.
@@ -91,29 +138,37 @@ def check_truth(truth: Mapping[str, Any]) -> None:
             raise FormatError(f"ground truth: annotations[{number}] needs four numbers as bbox, got {row['bbox']}")
 
 
-def _numbered(truth: Mapping[str, Any]) -> dict[str, Any]:
-    """The truth with annotations numbered from 1: id 0 means "unmatched" to the official tool, large ids overflow."""
-    annotations = []
-    for number, row in enumerate(truth["annotations"], 1):
-        x, y, width, height = row["bbox"]
-        annotations.append(
-            {
-                "id": number,
-                "image_id": row["image_id"],
-                "category_id": row["category_id"],
-                "bbox": [float(x), float(y), float(width), float(height)],
-                "area": float(width * height if row.get("area") is None else row["area"]),
-                "iscrowd": int(row.get("iscrowd") or 0),
-            }
-        )
-    return {**_nothing(truth), "annotations": annotations}
+def _numbered(truth: Mapping[str, Any], ids: Container[int]) -> dict[str, Any]:
+    """The truth of some categories with annotations numbered from 1: id 0 means "unmatched" to the official tool, large
+    ids overflow."""
+    annotations: list[dict[str, Any]] = []
+    for row in truth["annotations"]:
+        if row["category_id"] in ids:
+            x, y, width, height = row["bbox"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": row["image_id"],
+                    "category_id": row["category_id"],
+                    "bbox": [float(x), float(y), float(width), float(height)],
+                    "area": float(width * height if row.get("area") is None else row["area"]),
+                    "iscrowd": int(row.get("iscrowd") or 0),
+                }
+            )
+    return {**_nothing(truth, ids), "annotations": annotations}
 
 
-def _nothing(truth: Mapping[str, Any]) -> dict[str, Any]:
+def _nothing(truth: Mapping[str, Any], ids: Container[int]) -> dict[str, Any]:
     images = [{"id": image["id"], "width": image["width"], "height": image["height"]} for image in truth["images"]]
-    categories = [{"id": category["id"], "name": category["name"]} for category in truth["categories"]]
+    categories = [{"id": row["id"], "name": row["name"]} for row in truth["categories"] if row["id"] in ids]
     return {"info": {}, "licenses": [], "images": images, "annotations": [], "categories": categories}
 
 
-def _result(row: Row) -> dict[str, Any]:
-    return {name: row[name] for name in ("image_id", "category_id", "bbox", "score")}
+def _results(rows: Detections) -> list[dict[str, Any]]:
+    """In the order of the result file, which settles which of two equal scores comes first."""
+    rows = rows.take(np.argsort(rows.place, kind="stable"))
+    columns = (rows.image.tolist(), rows.category.tolist(), rows.box.tolist(), rows.score.tolist())
+    return [
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(*columns, strict=True)
+    ]

@@ -22,6 +22,7 @@ import numpy as np
 from llmdet import files
 from llmdet.boxes import Boxes, iou
 from llmdet.errors import FormatError, MissingError
+from llmdet.record import Span
 from llmdet.sources.entities import ARCHIVES, content, parse_sentence, parse_sheet, photos
 
 LEAST_IOU = 0.5
@@ -34,10 +35,20 @@ SentenceId = tuple[str, int]  # photo, number of the sentence from 0
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A phrase with boxes: its types (people, clothing, ...) and true boxes, xyxy, (n, 4)."""
+    """A phrase with boxes: its types (people, clothing, ...), true boxes, xyxy, (n, 4), and place in the sentence."""
 
     types: tuple[str, ...]
     boxes: Boxes
+    span: Span = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence with its phrases that have boxes, and the size (width, height) of its photo."""
+
+    text: str
+    phrases: list[Phrase]
+    size: tuple[int, int]
 
 
 Truth = dict[SentenceId, list[Phrase]]
@@ -50,19 +61,27 @@ def read(annotations: str, split: str | None = None, predicted: Collection[str] 
     train.txt. Without a split it is the first list that holds all `predicted` photos; where there are no lists, these
     photos. Raises MissingError and FormatError.
     """
+    return {key: one.phrases for key, one in sentences(annotations, split, predicted).items()}
+
+
+def sentences(annotations: str, split: str | None, predicted: Collection[str] = ()) -> dict[SentenceId, Sentence]:
+    """As `read`, with the sentences themselves."""
     wanted = _photos(annotations, split, {str(photo) for photo in predicted})
-    truth: Truth = {}
-    for photo, sheet, lines in _contents(annotations, wanted):
+    found: dict[SentenceId, Sentence] = {}
+    for photo, data, lines in _contents(annotations, wanted):
+        sheet = parse_sheet(data)
         true_boxes: dict[str, list[tuple[float, ...]]] = {}
-        for thing in parse_sheet(sheet).things:
+        for thing in sheet.things:
             if not isinstance(thing, str) and thing.xyxy:
                 for entity in thing.entities:
                     true_boxes.setdefault(entity, []).append(thing.xyxy)
         for number, line in enumerate(lines.decode().rstrip().split("\n")):
-            named = [phrase for phrase in parse_sentence(line)[1] if phrase.entity in true_boxes]
+            text, marked = parse_sentence(line)
+            named = [phrase for phrase in marked if phrase.entity in true_boxes]
             if named:
-                truth[photo, number] = [Phrase(p.types, np.array(true_boxes[p.entity], np.float64)) for p in named]
-    return truth
+                phrases = [Phrase(p.types, np.array(true_boxes[p.entity], np.float64), p.span) for p in named]
+                found[photo, number] = Sentence(text, phrases, (sheet.width, sheet.height))
+    return found
 
 
 @dataclass

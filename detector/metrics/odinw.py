@@ -9,11 +9,10 @@ original files of rabbits and mushrooms the prompts here ask for the same words;
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from detector.asked import Asked
 from detector.metrics import several
-from llmdet.record import Span
 
 Benchmark = Literal["odinw13", "odinw35"]
 
@@ -75,24 +74,6 @@ ODINW13 = {
 SETS = {"odinw13": ODINW13, "odinw35": ODINW35}
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How a category stands in the prompt: only `name` is scored, the words around it are context."""
-
-    name: str
-    prefix: str = ""
-    suffix: str = ""
-
-    @property
-    def text(self) -> str:
-        return self.prefix + self.name + self.suffix
-
-    @property
-    def span(self) -> Span:
-        """Place of the name in the text."""
-        return len(self.prefix), len(self.prefix) + len(self.name)
-
-
 PROMPTS = {
     "CottontailRabbits": {"Cottontail-Rabbit": Asked("rabbit")},
     "EgoHands": {"hand": Asked("hand", suffix=" of a person")},
@@ -109,9 +90,9 @@ def prompts(name: str, categories: Sequence[str]) -> list[Asked]:
     return [own.get(category, Asked(category)) for category in categories]
 
 
-def annotation_file(name: str) -> str:
-    """Annotation file of a set, from its folder; its photos lie beside it."""
-    return f"{'val_' if name in _FLAT else 'valid/'}annotations_without_background.json"
+def annotation_file(name: str, rewritten: bool = False) -> str:
+    """Annotation file of a set, from its folder; its photos lie beside it. `rewritten`: the one with other names."""
+    return f"{'val_' if name in _FLAT else 'valid/'}{'new_' * rewritten}annotations_without_background.json"
 
 
 def evaluate(benchmark: Benchmark, sets: several.Sets) -> dict[str, float]:
