@@ -1,11 +1,15 @@
-"""One image, one prompt: what a detector sees of each phrase, for batches in which every image has its own prompt."""
+"""One image, one prompt: what a detector sees of each phrase, for batches in which every image has its own prompt.
+
+`find` is the same for one text that all images are asked for: phrases of a sentence, a referring expression, any spans.
+"""
 
 # B images   Q queries   T text tokens   P phrases of a prompt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,8 +20,11 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from detector import text
 from detector.data import pad_ids
+from detector.metrics.refcoco import Protocol, spatial_bias
 from detector.pixels import pad_pixels
-from detector.predict import Detector, phrase_scores
+from detector.predict import Detections, Detector, phrase_scores
+from llmdet.errors import SettingError
+from llmdet.questions import Question
 from llmdet.record import Span
 
 
@@ -116,3 +123,87 @@ def look(model: Detector, images: Sequence[Image.Image], looks: Sequence[Look]) 
         xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).clip(0, 1) * (image.size * 2)
         seen.append(Seen(scores, xyxy))
     return seen
+
+
+def find(
+    model: Detector,
+    images: Sequence[Image.Image],
+    question: Question,
+    *,
+    top_k: int = 300,
+    threshold: float = 0.0,
+    batch_size: int = 8,
+    names_per_prompt: int | None = None,
+    protocol: Protocol = "llmdet",
+) -> list[Detections]:
+    """Boxes of each image for what a question names, best first; those of names are `Detector.detect`'s.
+
+    A box may come once for each phrase; the best `top_k` (box, phrase) pairs of an image stay, no suppression.
+    A referring expression means one thing, and `protocol` says how its boxes are ranked: `llmdet` by the score of its
+    subject, with what its words of place add; `mm_grounding_dino` by the best of all its tokens. Scores stay
+    probabilities either way. Raises SettingError where no prompt can hold a phrase.
+    """
+    if question.mode == "detection":
+        return model.detect(
+            images,
+            question.phrases,
+            top_k=top_k,
+            threshold=threshold,
+            batch_size=batch_size,
+            names_per_prompt=names_per_prompt,
+        )
+    best_token = question.mode == "referring" and protocol == "mm_grounding_dino"
+    looks = _looks(model, question, best_token)
+    ranks = question.mode == "referring" and protocol == "llmdet"
+    found: dict[int, Detections] = {}
+    for rows in _of_one_size(images, batch_size):
+        parts = [look(model, [images[row] for row in rows], [one] * len(rows)) for one in looks]
+        for number, row in enumerate(rows):
+            answers = [(part[number], one.phrases) for part, one in zip(parts, looks, strict=True)]
+            if best_token:
+                answers = [(Seen(seen.scores.max(1, keepdims=True), seen.boxes), (0,)) for seen, _ in answers]
+            bias_of = question.text.lower() if ranks else ""
+            found[row] = _best(answers, question.phrases, images[row].size, top_k, bias_of).above(threshold)
+    return [found[row] for row in range(len(images))]
+
+
+def _looks(model: Detector, question: Question, best_token: bool) -> list[Look]:
+    """The prompts of a question that is a text; with `best_token` each token of the expression is a phrase."""
+    spans: Sequence[Sequence[Span]] = question.spans
+    if best_token:
+        start = question.text.index(question.phrases[0])
+        spans = [[(start, start + len(question.phrases[0]))]]
+    limit = int(model.parts.model.config.max_text_len)
+    looks = looks_for_spans(model.parts.tokenizer, question.text, spans, limit)
+    held = {number for one in looks for number in one.phrases}
+    for number, phrase in enumerate(question.phrases):
+        if number not in held:
+            raise SettingError(f"the phrase {phrase[:80]!r} alone exceeds {limit} tokens, or has none")
+    if best_token:
+        return [Look(one.ids, np.diag(one.tokens[0])[one.tokens[0]], (0,) * int(one.tokens[0].sum())) for one in looks]
+    return looks
+
+
+def _of_one_size(images: Sequence[Image.Image], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of images of one size: padding would leak into a smaller one through the convolutions."""
+    order = sorted(range(len(images)), key=lambda row: images[row].size)
+    for _, group in groupby(order, lambda row: images[row].size):
+        rows = list(group)
+        for start in range(0, len(rows), batch_size):
+            yield rows[start : start + batch_size]
+
+
+def _best(
+    answers: Sequence[tuple[Seen, tuple[int, ...]]],
+    names: tuple[str, ...],
+    size: tuple[int, int],
+    top_k: int,
+    expression: str,
+) -> Detections:
+    """The best (query, phrase) pairs of one image; words of place in `expression` count in their order."""
+    boxes = np.concatenate([seen.boxes.repeat(len(numbers), axis=0) for seen, numbers in answers])
+    scores = np.concatenate([seen.scores.reshape(-1) for seen, _ in answers])
+    labels = np.concatenate([np.tile(np.array(numbers, np.int64), len(seen.boxes)) for seen, numbers in answers])
+    ranks = scores + spatial_bias(expression, boxes, *size)
+    order = np.argsort(-ranks, kind="stable")[:top_k]
+    return Detections(boxes[order], scores[order], labels[order], names)

@@ -112,7 +112,7 @@ def _predict(done: RunOutcome, world: str) -> list[str]:
     truth = files.read_json(os.path.join(world, "seen", "annotations.json"))
     text = ". ".join(category["name"] for category in truth["categories"])
     images = [os.path.join(world, "seen", "images", row["file_name"]) for row in truth["images"][:PREDICTED]]
-    outcome = predict(images, text, done.checkpoint, os.path.join(done.workspace, "predictions"), threshold=0.3)
+    outcome = predict(images, text, done.checkpoint, os.path.join(done.workspace, "predictions"))
     return [picture.drawn for picture in outcome.images if picture.drawn]
 
 

@@ -81,7 +81,7 @@ def test_evaluate_needs_photos_or_detections(typed: Typed, here: Path) -> None:
         (("train", "--set", "settings.leraning_rate=1"), "did you mean learning_rate?"),
         (("train", "--cpu", "--set", "worker=2"), "there is no setting worker"),
         (("predict", "a.jpg", "--text", "dog"), "no detector in"),
-        (("predict", "a.jpg", "--text", " . ", "--checkpoint", "."), "--text names nothing to look for"),
+        (("predict", "a.jpg", "--text", " . ", "--checkpoint", "."), "the text names nothing to look for"),
         (("predict", "a.jpg", "--text", "dog", "--checkpoint", "."), "no model in"),
     ],
 )
@@ -158,7 +158,7 @@ def test_predict_of_pictures_that_cannot_be_used_says_so_and_exits_3(
     typed: Typed, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("transformers")
-    monkeypatch.setattr("detector.predict.Detector.load", lambda folder: None)
-    done = typed("predict", "gone.jpg", "--text", "dog", "--checkpoint", ".", "--json")
+    monkeypatch.setattr("detector.predict.Detector.load", lambda folder, device: None)
+    done = typed("predict", "gone.jpg", "--text", "dog", "--checkpoint", ".", "--threshold", "0.3", "--json")
     assert (done.code, done.error) == (3, "none of the 1 pictures could be used")
     assert done.json["images"][0]["error"].startswith("image_missing: ")

@@ -7,8 +7,10 @@ from PIL import Image
 
 from detector import checkpoint
 from detector.config import quickstart_model
-from detector.looks import Look, look, looks_for_names, looks_for_spans, model_size
+from detector.looks import Look, find, look, looks_for_names, looks_for_spans, model_size
 from detector.predict import Detector
+from llmdet.errors import SettingError
+from llmdet.questions import ask, of_names, of_spans
 
 TOKENIZER = checkpoint.tiny_tokenizer()
 
@@ -85,3 +87,71 @@ def test_images_with_prompts_of_their_own_answer_as_alone(detector: Detector) ->
 def test_the_size_that_the_model_sees(detector: Detector) -> None:
     seen = detector.parts.pixels(photo(3, 90, 60)).shape[1:]
     assert model_size(detector, (90, 60)) == seen
+
+
+# --- find ----------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_found_as_detect_finds_them(detector: Detector) -> None:
+    images = [photo(1), photo(2, 96, 64)]
+    question = of_names(["red square", "dog"])
+    ours = find(detector, images, question, top_k=20)
+    theirs = detector.detect(images, ["red square", "dog"], top_k=20)
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.array_equal(one.boxes, other.boxes)
+        assert one.phrases == other.phrases
+
+
+def test_spans_of_the_text_of_names_score_as_the_names(detector: Detector) -> None:
+    names = of_names(["red square", "dog"])
+    spans = of_spans(names.text, names.spans)
+    ours = find(detector, [photo(1), photo(2, 96, 64)], spans, top_k=20, batch_size=1)
+    theirs = find(detector, [photo(1), photo(2, 96, 64)], names, top_k=20)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-6)
+        assert one.boxes == pytest.approx(other.boxes, abs=1e-3)
+        assert one.labels.tolist() == other.labels.tolist()
+
+
+def test_a_phrase_of_several_places_scores_the_mean_of_all_its_tokens(detector: Detector) -> None:
+    text = "A dog sees a cat."
+    apart = find(detector, [photo(3)], of_spans(text, [[(2, 5)], [(13, 16)]]), top_k=1000)[0]
+    (seen,) = look(detector, [photo(3)], looks_for_spans(TOKENIZER, text, [[(2, 5)], [(13, 16)]], 256))
+    both = find(detector, [photo(3)], of_spans(text, [[(2, 5), (13, 16)]]), top_k=1000)[0]
+    assert np.sort(both.scores) == pytest.approx(np.sort(seen.scores.mean(axis=1)), abs=1e-6)
+    assert sorted(apart.scores) == pytest.approx(sorted(seen.scores.ravel()), abs=1e-6)
+    assert set(both.phrases) == {"dog / cat"}
+
+
+def test_words_of_place_rank_the_boxes_of_an_expression_and_leave_their_scores(detector: Detector) -> None:
+    question = ask("the dog on the left.", "referring", parser="pattern")
+    assert question.spans == (((0, 7),),)
+    (seen,) = look(detector, [photo(4)], looks_for_spans(TOKENIZER, question.text, question.spans, 256))
+    x = (seen.boxes[:, 0] + seen.boxes[:, 2]) / 2 / 128
+    best = int(np.argmax(seen.scores[:, 0] + 1 + 0.7 * (1 - x)))
+    found = find(detector, [photo(4)], question, top_k=1)[0]
+    assert found.boxes[0] == pytest.approx(seen.boxes[best], abs=1e-3)
+    assert found.scores[0] == pytest.approx(seen.scores[best, 0], abs=1e-6)
+    assert found.phrases == ["the dog on the left"]
+
+
+def test_an_expression_by_its_best_token(detector: Detector) -> None:
+    question = ask("the dog on the left.", "referring", parser="pattern")
+    words = [[(0, 3)], [(4, 7)], [(8, 10)], [(11, 14)], [(15, 19)]]
+    (seen,) = look(detector, [photo(4)], looks_for_spans(TOKENIZER, question.text, words, 256))
+    found = find(detector, [photo(4)], question, top_k=1, protocol="mm_grounding_dino")[0]
+    best = int(np.argmax(seen.scores.max(axis=1)))
+    assert found.scores[0] == pytest.approx(seen.scores[best].max(), abs=1e-6)
+    assert found.boxes[0] == pytest.approx(seen.boxes[best], abs=1e-3)
+
+
+def test_a_long_text_is_found_in_pieces(detector: Detector) -> None:
+    text = "A red square is near a blue star. " * 40
+    question = ask(text, "grounding", parser="pattern")
+    found = find(detector, [photo(5)], question, top_k=100_000)[0]
+    assert set(found.labels.tolist()) == set(range(80))
+
+
+def test_a_phrase_that_no_prompt_holds_is_told(detector: Detector) -> None:
+    with pytest.raises(SettingError, match="alone exceeds 256 tokens"):
+        find(detector, [photo(5)], ask("dog " * 300, "grounding", parser="pattern"))
