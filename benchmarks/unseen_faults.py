@@ -1,6 +1,6 @@
 """How many planted faults the checks flag in sentence forms that were written before they were measured.
 
-    NLTK_DATA=... PYTHONPATH=.:benchmarks python benchmarks/unseen_faults.py [--rounds 1 2 3] [--parser nltk] [--each 250]
+    NLTK_DATA=... PYTHONPATH=.:benchmarks python benchmarks/unseen_faults.py [--rounds 1 2] [--parser nltk]
 
 The rounds are `unseen_forms_1`, `unseen_forms_2`, ...; scenes and figures are those of `planted_faults`, with names of
 things for the rendered shapes.

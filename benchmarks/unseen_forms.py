@@ -1,6 +1,6 @@
 """True sentences in the forms of the rounds `unseen_forms_1`, `_2`, ..., and the same sentences with a fault.
 
-Each round was written before it was first measured, and its first figures are those of the README. Slots beside those of
+Each round was written before it was first measured, and its first figures are in the README. Slots beside those of
 `caption_forms`:
 
     {a2} {b2}        bare names after an adjective ("a blurry {b2}")

@@ -10,7 +10,12 @@ _ODD = (
     "person man woman child mouse goose foot tooth ox knife wife life leaf loaf shelf wolf calf half scarf thief elf "
     "potato tomato mango buffalo mosquito cactus"
 ).split()
-_IRREGULAR = {plural(word): word for word in _ODD} | {"heroes": "hero", "torpedoes": "torpedo", "axes": "axe"}
+_IRREGULAR = {plural(word): word for word in _ODD} | {
+    "heroes": "hero",
+    "torpedoes": "torpedo",
+    "axes": "axe",
+    "tvs": "tv",
+}
 # Named in the plural, or only looking like one.
 _SAME = frozenset(
     "skis scissors jeans trousers pants shorts glasses eyeglasses sunglasses binoculars tweezers pliers tongs goggles "

@@ -36,9 +36,9 @@ _NUMBERS = {
 _PARTS = frozenset("piece pieces slice slices kind type sort set sets variety number lot lots series row rows".split())
 _GROUPS = frozenset(
     "group groups crowd bunch pile stack team herd flock line collection gathering trio couple pair pairs dozen "
-    "dozens hundreds".split()
+    "dozens hundreds quartet quintet".split()
 )
-_COUNTED = {"couple": 2, "pair": 2, "trio": 3, "dozen": 12}
+COUNTED = {"couple": 2, "pair": 2, "trio": 3, "quartet": 4, "quintet": 5, "dozen": 12}
 _HOLDERS = frozenset("bowl plate glass cup bottle can box basket bag tray mug pot jar bucket vase".split())
 _STOPS = frozenset("i me my we you he him she her it they them what which who this that these those am is t s".split())
 # A verb that the tagger takes for a noun: "A man walks".
@@ -250,7 +250,7 @@ def _joined(text: str, before: Phrase, phrase: Phrase) -> Phrase:
     several = phrase.plural and phrase.head != phrase.lemma
     count = before.count if before.head in ("piece", "pieces", "slice", "slices") else None
     if before.count == 1 and several:
-        count = _COUNTED.get(before.head)
+        count = COUNTED.get(before.head, phrase.count)
     return replace(
         whole,
         head=phrase.head,

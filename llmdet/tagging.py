@@ -34,8 +34,17 @@ _TOKEN = re.compile(
     r"|[^\W_](?:[\w-]|(?<=o)['\u2019](?=c)|\.(?=[^\W_]))*[\w-]|\w"  # T-shirt, o'clock, example.com
     r"|\.{2,}|--|\S"
 )
+_AUXILIARIES = frozenset(
+    "is are was were be been being has have had does do did can could will would may might".split()
+)
 _MAX_ROWS = 100_000  # of a tagger's tables, 180 bytes each; a data set has fewer words
+# Captions are tagged whole: without this, "A" behind a full stop is taken for a name.
+_OPENERS = (
+    "A An The This These Those Both All Each Every Some Several One Two Three Four Five Six Seven Eight Nine Ten "
+    "Eleven Twelve"
+).split()
 _QUOTES = {'"': "''", "\u201c": "``", "\u201d": "''", "\u2018": "`", "\u2019": "'"}
+_SEEN_AS = _QUOTES | {word: word.lower() for word in _OPENERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +114,7 @@ def tag_text(text: str, parser: ParserName) -> list[Token]:
     """The tokens of a text. Raises MissingError where the parser's data is not there."""
     spans = split_words(text)
     words = [text[start:end] for start, end in spans]
-    tags = tagger(parser)([_QUOTES.get(word, word) for word in words])
+    tags = tagger(parser)([_SEEN_AS.get(word, word) for word in words])
     return [Token(span, word, tag) for span, word, tag in zip(spans, words, tags, strict=True)]
 
 
@@ -248,6 +257,8 @@ class PatternTagger:
         return tags
 
     def _look_up(self, word: str) -> str:
+        if word[0].isdigit():
+            return "CD"
         if not word[0].isalnum():
             return word if len(word) == 1 else ":"
         for form in (word.lower(), word):
@@ -260,6 +271,11 @@ class PatternTagger:
         tag = tags[place]
         before = tags[place - 1] if place else ""
         after = tags[place + 1] if place + 1 < len(tags) else ""
-        if tag in ("VB", "VBP", "VBZ") and before in ("DT", "PRP$", "JJ", "CD") and not after.startswith("NN"):
+        if (
+            tag in ("VB", "VBP", "VBZ")
+            and word not in _AUXILIARIES
+            and before in ("DT", "PRP$", "JJ", "CD")
+            and not after.startswith("NN")
+        ):
             return "NNS" if tag == "VBZ" else "NN"
         return tag

@@ -12,7 +12,8 @@ from llmdet import masks
 from llmdet.checks.finding import Finding
 from llmdet.checks.grounds import Ground, is_person
 from llmdet.checks.reading import Noun, Reading
-from llmdet.checks.subjects import is_verb, subject
+from llmdet.checks.subjects import antecedent, is_verb, subject
+from llmdet.checks.things import is_thing, nouns_of, things_of, tokens_of
 from llmdet.colours import colour_shares
 from llmdet.errors import FormatError
 from llmdet.nouns import COLOURS
@@ -20,14 +21,16 @@ from llmdet.record import Box, Record
 
 _WORDS = {**{word: word for word in COLOURS}, "grey": "gray"}
 _HUES = frozenset(
-    "color colour colors colours hue shade tone tint surface finish exterior body paint coat fur coloring "
-    "colouring livery appearance".split()
+    "color colour colors colours hue hues shade tone tones tint surface finish exterior body paint coat coating fur "
+    "coloring colouring coloration livery appearance look paintwork plumage feathers skin hide fabric material plastic "
+    "metal wood outside outer shell casing sides palette dye glaze lacquer upholstery".split()
 )
 # What may stand beside a colour in one word: "dark-red", "blue-painted".
 _SHADES = frozenset("dark light bright deep pale and colored coloured painted hued toned".split())
-_COPULAS = frozenset("is are was were appears appear looks look seems seem".split())
 _COVERS = frozenset("of covers cover covering coats coating".split())
 _ASIDE = frozenset("unlike not no without than beyond".split())  # "not red, the bus"
+_DENYING = _ASIDE | frozenset("n't never but except like instead rather nor neither".split())
+_PRONOUNS = frozenset("it its they their".split())
 # What light, shade and taste can make of a colour.
 _NEAR: Mapping[str, frozenset[str]] = {
     "red": frozenset({"orange", "brown", "pink"}),
@@ -54,7 +57,7 @@ _FAR = 30  # words between a noun and its verb
 def claimed(reading: Reading, noun: Noun) -> tuple[str, ...]:
     """The colour words that are said of a noun: "a red bus", "the bus is red", "a bus painted in red"."""
     before = [colour for word in noun.modifiers for colour in _colours_in(word)]
-    return tuple(dict.fromkeys(before or _said(reading, noun)))
+    return tuple(dict.fromkeys(before or _said(reading, noun) or _elsewhere(reading, noun)))
 
 
 def contradiction(reading: Reading, ground: Ground, record: Record, pixels: NDArray[np.uint8]) -> Finding | None:
@@ -95,7 +98,7 @@ def _said(reading: Reading, noun: Noun) -> list[str]:
     for at in range(noun.tokens[1], min(len(reading.tokens), noun.tokens[1] + _FAR)):
         if reading.sentences[at] != noun.sentence:
             break
-        if reading.words[at] in _COPULAS and subject(reading, at) is noun and (found := _from(reading, at + 1)):
+        if is_verb(reading, at) and subject(reading, at) is noun and (found := _from(reading, at + 1)):
             return found
     return _after(reading, noun) or _before(reading, noun)
 
@@ -125,6 +128,34 @@ def _from(reading: Reading, begin: int) -> list[str]:
             break
         found += here
     return found
+
+
+def _elsewhere(reading: Reading, noun: Noun) -> list[str]:
+    """Colours that can be of nothing else: where the sentence names no other thing, and where a pronoun leads to it."""
+    here = noun.sentence
+    if not is_thing(noun):
+        return []
+    if things_of(reading, here) == [noun] and (found := _free(reading, tokens_of(reading, here))):
+        return found
+    for sentence in (here, here + 1):
+        tokens = tokens_of(reading, sentence)
+        for at in tokens:
+            if reading.words[at] in _PRONOUNS and antecedent(reading, at) is noun:
+                own = next((n for n in nouns_of(reading, sentence) if n.tokens[0] == at), None)
+                if own and not _is_hue(reading, own):
+                    continue  # "its roof red"
+                stop = next((n.tokens[0] for n in things_of(reading, sentence) if n.tokens[0] > at), tokens.stop)
+                return _free(reading, range(at, stop))
+    return []
+
+
+def _free(reading: Reading, tokens: range) -> list[str]:
+    """Colours among some tokens that stand alone or with what has a colour; none where something is denied there."""
+    if not _DENYING.isdisjoint(reading.words[tokens.start : tokens.stop]):
+        return []
+    nouns = reading.nouns_from(tokens.start, len(tokens))
+    taken = {at for n in nouns if not _is_hue(reading, n) for at in range(*n.tokens)}
+    return [colour for at in tokens if at not in taken for colour in _colours_in(reading.words[at])]
 
 
 def _is_hue(reading: Reading, noun: Noun) -> bool:

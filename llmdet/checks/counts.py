@@ -7,12 +7,19 @@ from collections.abc import Callable, Collection
 
 from llmdet.checks.finding import Checked, Finding
 from llmdet.checks.reading import NUMBERS, Known, Noun, Reading
+from llmdet.checks.things import nouns_of, things_of, tokens_of
 from llmdet.nouns import is_invariant
 from llmdet.record import Box
 
 _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(NUMBERS)})"
-# "The number of dogs is three", "The dogs, three in number"
-_AFTER = re.compile(rf"\s*(?:(?:is|are|equals|:)\s+(?:exactly\s+)?|,\s*){_NUMBER}(?P<all>\s+(?:in|of them)\b)?", re.I)
+# "The number of dogs is three", "The dogs, three in number", "The dogs in the picture number three"
+_AFTER = re.compile(
+    r"(?:\s+(?:visible |shown |seen )?(?:in|on|within)\s+(?:the|this|our)\s+\w+)?"
+    r"\s*(?:(?:is|are|equals|:|(?P<verb>number|total)|(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*)"
+    rf"{_NUMBER}\b(?P<all>\s+(?:in (?:number|total|all)|of them)\b|[.!])?",
+    re.I,
+)
+_IN_ALL = re.compile(r"\s*(?:[.,;!]|$|in (?:number|total|all)\b|altogether\b)")
 # Numbers that are no exact ones.
 _ABOUT = frozenset(
     "about around approximately nearly almost over under least most than roughly to or up some every per".split()
@@ -59,13 +66,38 @@ def _number(reading: Reading, noun: Noun) -> int | None:
         return None if before in _ABOUT or not _ABOUT.isdisjoint(noun.words) else noun.number
     if noun.number is None and not noun.plural and not _EXACT_ONE.isdisjoint(noun.words):
         return 1
-    after = _AFTER.match(reading.text, noun.whole[1])
-    if after is None or noun.number is not None:
+    if noun.number is not None:
         return None
-    named = {token.text.lower() for token in reading.tokens[max(0, first - 3) : first]}
-    if "number" in noun.words or "number" in named or after["all"]:
+    if noun.determiner == "both":  # but not "both dogs and cats"
+        return 2 if noun.plural and reading.words[noun.tokens[1] : noun.tokens[1] + 1] != ("and",) else None
+    after = _AFTER.match(reading.text, noun.whole[1])
+    if after is None:
+        return _apart(reading, noun)
+    named = {"number", "count"} & {*noun.words, *reading.words[max(0, first - 3) : first]}
+    if named or after["all"] or after["verb"]:
         return NUMBERS.get(after["number"].lower()) or int(after["number"])
     return None
+
+
+def _apart(reading: Reading, noun: Noun) -> int | None:
+    """The one number of a sentence about one kind of thing, where a clause ends with it: "If one counts the dogs, it is
+    three", "The dogs, of which there are three, sleep".
+    """
+    if not noun.plural or things_of(reading, noun.sentence) != [noun]:
+        return None
+    said = [(at, number) for at in tokens_of(reading, noun.sentence) if (number := NUMBERS.get(reading.words[at]))]
+    if len(said) != 1:
+        return None
+    at, number = said[0]
+    inside = any(other.tokens[0] <= at < other.tokens[1] for other in nouns_of(reading, noun.sentence))
+    if (
+        number < 2
+        or inside
+        or reading.words[at - 1] in _ABOUT
+        or not _IN_ALL.match(reading.text, reading.tokens[at].span[1])
+    ):
+        return None
+    return None if reading.words[at - 1] == "at" and reading.words[at - 2] not in ("arrive", "arrives") else number
 
 
 def _boxes(noun: Noun, known: Known) -> list[Box] | None:

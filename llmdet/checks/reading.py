@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from llmdet.checks.names import Fit, Names, names_index
 from llmdet.lemmas import singular
 from llmdet.nouns import count_word, is_plural
-from llmdet.phrases import Parser, ParserName, Phrase
+from llmdet.phrases import COUNTED, Parser, ParserName, Phrase
 from llmdet.record import Record, Region, Span
 from llmdet.tagging import Token
 
@@ -38,9 +38,23 @@ _ENDS = frozenset(".!?;:")
 _BREAKS = frozenset(["but", "while", "whereas", "although", "though", ";", ":", ".", "!", "?"])
 _ONE_OF = frozenset("a an one this that each every another".split())
 NUMBERS = {count_word(number): number for number in range(1, 13)}
+_PREPOSITIONS = frozenset(
+    "beside behind by next near under above below in on at of to from between before after".split()
+)
+_SUBJECTS = frozenset("i we you they he she it who".split())
 _ARTICLES = frozenset("a an the its their his her".split())
 _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
-_NO_NOUNS = frozenset("nearby too here there alone together outside inside outdoors indoors afar apart away".split())
+_NO_NOUNS = frozenset(
+    "nearby too here there alone together outside inside outdoors indoors afar apart away opposite still "
+    "looks appears seems stands sits lies rests hangs remains stays wears sports boasts features displays exhibits "
+    "presents reveals gleams glows shines".split()
+)
+_NOUNS_IN_ING = frozenset(
+    "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
+    "lighting topping frosting icing stuffing filling dressing seasoning covering parking housing spring evening "
+    "morning bedding flooring siding sling sibling pudding wedding paving molding".split()
+)
+_DETERMINERS = _ARTICLES | frozenset("this that these those it them him each every some".split())
 _NOUNS_IN_ED = frozenset("bed shed sled weed seed reed moped steed thoroughbred".split())
 
 
@@ -120,9 +134,13 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
     for phrase in tokens.phrases:
         if len(phrase.words) == 2 and phrase.words[0] == "one" and phrase.head.endswith("s"):
             continue  # "one sees" is taken for a noun
+        if len(phrase.words) == 1 and phrase.tokens[0] and lower[phrase.tokens[0] - 1] in _SUBJECTS:
+            continue  # "we move"
         taken.update(range(*phrase.tokens))
         nouns.append(_noun(phrase, tokens.tokens, lower, index, sentences[phrase.tokens[0]]))
-    nouns += _untagged(tokens.tokens, lower, index, taken, sentences)
+    if more := _untagged(tokens.tokens, lower, index, taken, sentences):
+        longer = {at for noun in more for at in range(*noun.tokens)}  # "the baseball | gloves"
+        nouns = [*[noun for noun in nouns if longer.isdisjoint(range(*noun.tokens))], *more]
     nouns.sort(key=lambda noun: noun.span)
     return Reading(text, tokens.tokens, tuple(_claiming(text, lower, nouns, quoted)), lower, tuple(sentences))
 
@@ -143,6 +161,9 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
     first, stop = phrase.tokens
     end = head = next(i for i in range(stop - 1, first - 1, -1) if tokens[i].span == phrase.head_span)
     length, meant = index.at(_words(lower, head))
+    part = bool(meant) and all(fit == "part" for fit in meant.values())
+    if part and head > first and _ends(lower, head - 1, phrase) and index.at(_words(lower, head - 1))[0]:
+        meant = {}  # "four sinks face the camera"
     while not meant and head > first:
         head -= 1
         length, meant = index.at(_words(lower, head))
@@ -153,9 +174,10 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
         stop = stop if head == end else head + 1
     else:
         head = end
-    if stop < len(lower) and tokens[stop].tag in ("JJ", "NN", "VB", "VBP") and index.at(_words(lower, stop))[0]:
-        head, stop = stop, stop + 1  # "a baby | elephant"
-        length, meant = index.at(_words(lower, head))
+    if stop < len(lower) and tokens[stop].tag in ("JJ", "NN", "VB", "VBP"):
+        longer, other = index.at(_words(lower, stop))
+        if other and (not meant or any(fit != "part" for fit in other.values())):
+            head, stop, length, meant = stop, stop + 1, longer, other  # "a baby | elephant"
     begin = head - max(length, 1) + 1
     word = lower[head]
     return Noun(
@@ -163,7 +185,7 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
         (min(phrase.span[0], tokens[begin].span[0]), tokens[stop - 1].span[1]),
         meant,
         bool(meant),
-        _number(phrase, word, lower[begin - 1] if begin < first else ""),
+        _number(phrase, word, lower[_lead(tokens, begin)] if begin < first else ""),
         phrase.plural or is_plural(word) or not _PIECES.isdisjoint(phrase.words),
         tuple(lower[first:stop]),
         tuple([w for w in phrase.modifiers if w not in lower[begin : head + 1] and w not in lower[stop : stop + 1]]),
@@ -173,6 +195,14 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
     )
 
 
+def _lead(tokens: Sequence[Token], begin: int) -> int:
+    """The token before a name and its adjectives; 0 at the begin of a text."""
+    lead = begin - 1
+    while lead > 0 and tokens[lead].tag == "JJ":
+        lead -= 1
+    return max(0, lead)
+
+
 def _number(phrase: Phrase, head: str, before: str) -> int | None:
     """How many the words say; `before` stands before a name that the tagger split: "two stop | signs"."""
     if before in NUMBERS and NUMBERS[before] > 1:
@@ -180,7 +210,9 @@ def _number(phrase: Phrase, head: str, before: str) -> int | None:
     if phrase.count == 1 or (phrase.count and "pair" in phrase.words and singular(head) == head):
         return 1 if "one" in phrase.words else None  # "a dog"; "a pair of skis"
     if phrase.count is None:  # a capital made the tagger see a name: "Six trucks"
-        return next((NUMBERS[word] for word in phrase.words if word in NUMBERS), None)
+        counted = phrase.words[0] == "a" and phrase.words[2:3] == ("of",) and singular(head) != head
+        group = COUNTED.get(phrase.words[1]) if counted else None
+        return group or next((NUMBERS[word] for word in phrase.words if word in NUMBERS), None)
     return phrase.count
 
 
@@ -198,6 +230,11 @@ def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
         return True  # "the bus sports a"
     if after in _NO_NOUNS or (after.endswith("ed") and after not in _NOUNS_IN_ED):
         return True
+    if after.endswith("ing") and after not in _NOUNS_IN_ING:
+        return True  # "an umbrella standing"
+    behind = lower[head + 2] if head + 2 < len(lower) else ""
+    if behind in _DETERMINERS or (after in ("right", "left") and behind in _PREPOSITIONS):
+        return True  # "a truck share the", "a horse right beside"
     if (phrase.determiner in _ONE_OF or "one" in phrase.words) and after.endswith("s") and singular(after) != after:
         return True
     several = singular(word) != word or (phrase.count or 0) > 1  # "five sheep fill"
@@ -210,10 +247,12 @@ def _untagged(
     """Names after an article or number that the tagger took for another kind of word: "an orange", "a remote"."""
     found = []
     for at in range(1, len(tokens)):
-        if at in taken or at + 1 in taken:
+        if at in taken:
             continue
         length, meant = index.at(_words(lower, at))
         begin = at - length + 1
+        if at + 1 in taken and not (begin > 0 and NUMBERS.get(lower[begin - 1], 1) > 1):
+            continue
         if meant and begin > 0 and (tokens[begin - 1].tag in ("DT", "CD", "PRP$") or lower[begin - 1] == "of"):
             word, lead = lower[at], lower[begin - 1]
             span = (tokens[begin].span[0], tokens[at].span[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 
 from llmdet.checks.reading import Noun, Reading
+from llmdet.checks.things import things_of
 
 _FINITE = frozenset(["VBZ", "VBP", "VBD", "MD"])
 _VERBS = frozenset(
@@ -74,3 +75,22 @@ def _first(reading: Reading, last: int, sentence: int) -> Noun | None:
 def _ending_by(reading: Reading, token: int) -> int:
     """How many nouns end at a token or before it."""
     return bisect.bisect_right(reading.nouns, token, key=lambda noun: noun.tokens[1])
+
+
+def antecedent(reading: Reading, at: int) -> Noun | None:
+    """The thing that a pronoun at a token stands for: the main one before it in its sentence, or in the one before."""
+    sentence = reading.sentences[at]
+    for number in (sentence, sentence - 1):
+        named = [noun for noun in things_of(reading, number) if noun.tokens[1] <= at]
+        if named:
+            return _main(reading, named)
+    return None
+
+
+def _main(reading: Reading, named: list[Noun]) -> Noun | None:
+    """The first of some nouns, where the others only say where it is or what is with it."""
+    for noun in named[1:]:
+        lead = reading.words[noun.tokens[0] - 1]
+        if lead not in _PREPOSITIONS and lead != "of":
+            return None
+    return named[0]

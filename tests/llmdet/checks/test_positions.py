@@ -129,8 +129,8 @@ def test_linked_words_are_a_thing_whatever_the_parser_takes_them_for() -> None:
 
 def test_places_are_signs_along_both_axes() -> None:
     said = read("In the upper left corner is a dog, at the bottom a cat, to the right of it a bird.", (), "pattern")
-    assert [(place.x, place.y, place.of_noun) for place in places(said)] == [
-        (-1, -1, False),
-        (0, 1, False),
-        (1, 0, True),
+    assert [(place.x, place.y, place.to) for place in places(said)] == [
+        (-1, -1, "picture"),
+        (0, 1, "picture"),
+        (1, 0, "next"),
     ]

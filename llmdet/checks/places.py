@@ -1,0 +1,171 @@
+"""Words of a caption that say where something is: "on the left", "in the upper right corner", "left of the dog"."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from llmdet.checks.reading import Reading
+from llmdet.checks.things import FRAME
+from llmdet.record import Span
+from llmdet.tagging import Token
+
+# What a place is relative to: the picture, the noun that follows ("left of the dog"), the one whose side it is ("the
+# dog's left", "a cat to its left"), or the other things of a list ("from left to right").
+To = Literal["picture", "next", "owner", "its", "order"]
+
+_FRAME = r"(?:image|picture|photo|photograph|frame|scene|shot|view|screen|composition|canvas|snapshot)"
+_PART = (
+    r"(?:side|half|part|portion|section|area|corner|edge|border|third|quarter|margin|region|quadrant|end|foreground|"
+    r"background|middle|cent(?:re|er))"
+)
+_SIDE = r"(?:left|right|top|bottom|upper|lower)"
+_PLACE = re.compile(
+    rf"(?P<lead>\b(?:the|this|our|your|one['\u2019]s|(?:{_FRAME}|viewer|camera|photographer|observer)['\u2019]s)\s+)?"
+    rf"(?:\b(?:far|very|extreme|outer)[-\s]+)*\b(?P<one>{_SIDE})(?:[-\s]+(?P<two>left|right))?"
+    rf"(?P<hand>[-\s]hand)?(?:[-\s]+(?:(?!of\b|in\b)\w+\s)?(?P<part>{_PART})\b)?\b(?!-)"
+)
+_OWNED = re.compile(
+    r"(?P<whose>\b(?:its|their)|['\u2019]s)\s+(?:(?:far|immediate|direct)\s+)?(?P<one>left|right)(?:-hand)?(?:\s+side)?\b"
+)
+_OVER = re.compile(r"(?<!the )(?<!from )(?<!and )(?<!or )\b(?P<one>above|below|beneath|underneath)(?=\s+\w)")
+_ORDER = re.compile(r"\b(?P<one>left|right|top|bottom)\s+to\s+(?:the\s+)?(?P<two>left|right|top|bottom)\b")
+_ANY = re.compile(rf"{_SIDE}|above|below|beneath")
+_MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
+_OF_FRAME = re.compile(rf"\s+of\s+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
+_OF = re.compile(r"\s+of\s+")
+_PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
+# "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
+_TURNED = re.compile(
+    r"(?!opening$)(?:look|fac|turn|lean|point|head|mov|gaz|tilt|glanc|slop|curv|bend|reach|exten|fall|star(?:e|ing)|walk|run|driv|fly|"
+    r"flie|direct|angle|aim|travel|swing|veer|shift|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
+)
+_IMPERATIVE = frozenset("look glance gaze turn".split())
+_GUIDES = frozenset("we you one i eye eyes gaze viewer attention".split())  # "as we move to the left"
+_OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place that is said: -1 is left or top, 1 is right or bottom, 0 is not said."""
+
+    span: Span
+    x: int
+    y: int
+    to: To = "picture"
+
+
+def places(reading: Reading) -> list[Place]:
+    """Every place in a caption that is said of the picture or of another thing, in their order."""
+    text = reading.text.lower()
+    if not _ANY.search(text):
+        return []
+    found = [*_ordered(text), *_owned(reading, text), *_above(text)]
+    taken = [place.span for place in found]
+    found += [Place(match.span(), *_signs(match["one"])) for match in _MOST.finditer(text)]
+    for match in _PLACE.finditer(text):
+        if not any(a < match.end() and match.start() < b for a, b in taken):
+            place = _place(reading, text, match)
+            found += [place] if place else []
+    return sorted(found, key=lambda place: place.span)
+
+
+def begins(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a sentence begins at a token; also without a full stop, where a capital tells."""
+    before = tokens[at - 1].text
+    return before in ".!?;" or (tokens[at].text in _OPENERS and before.islower())
+
+
+def token_at(reading: Reading, at: int) -> int:
+    """The first token that begins at a character or later."""
+    return bisect.bisect_left(reading.tokens, at, key=lambda token: token.span[0])
+
+
+def _ordered(text: str) -> list[Place]:
+    return [
+        Place(match.span(), *_signs(match["one"]), "order")
+        for match in _ORDER.finditer(text)
+        if _signs(match["one"]) == tuple(-sign for sign in _signs(match["two"]))
+    ]
+
+
+def _owned(reading: Reading, text: str) -> list[Place]:
+    """ "To its left", "on the dog's right side"; not "the picture's left", "its left ear"."""
+    found = []
+    for match in _OWNED.finditer(text):
+        first, index = token_at(reading, match.start()), token_at(reading, match.end())
+        named = index < len(reading.tokens) and _is_noun(reading.tokens[index])
+        own = match["whose"] in ("its", "their")
+        if not named and (own or (first > 0 and reading.words[first - 1] not in FRAME | {"one", "photographer"})):
+            found.append(Place(match.span(), *_signs(match["one"]), "its" if own else "owner"))
+    return found
+
+
+def _above(text: str) -> list[Place]:
+    return [Place(match.span(), 0, -1 if match["one"] == "above" else 1, "next") for match in _OVER.finditer(text)]
+
+
+def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
+    signs, first = _signs(match["one"], match["two"]), token_at(reading, match.start())
+    begin = next((i for i in range(first, max(0, first - 4), -1) if begins(reading.tokens, i)), max(0, first - 4))
+    before = reading.tokens[begin:first]
+    if _turned([*map(_verb, before)]) or any(token.text.lower() == "what" for token in before):
+        return None  # "looks to the left", "what is left of it"
+    if match["hand"] and not match["part"] and "-" not in match["hand"]:
+        return None  # "the left hand"
+    if frame := _OF_FRAME.match(text, match.end()):
+        return Place((match.start(), frame.end()), *signs)
+    if _OF.match(text, match.end()):
+        plain = not match["part"] and not match["two"] and match["one"] in ("left", "right")
+        return Place(match.span(), *signs, "next") if plain else None
+    alone = _stands_alone(reading, match, before[-1].text.lower() if before else "")
+    return Place(match.span(), *signs) if alone else None
+
+
+def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
+    """Whether the words are a place of the picture, not a part of something else ("the left ear")."""
+    index = token_at(reading, match.end())
+    adjective = index < len(reading.tokens) and _is_noun(reading.tokens[index])
+    if match["part"]:
+        middle = match["part"] in ("middle", "center", "centre")  # "the top middle shelf"
+        return not (middle and adjective) and bool(match["lead"] or before in ("in", "on", "at"))
+    if not match["lead"] and before != "at":
+        return False  # "at left" needs no article
+    if match["two"] or match["one"] in ("left", "right"):
+        return not adjective or _claimed(reading, reading.tokens[index].span[0])
+    return match["one"] in ("top", "bottom") and not adjective and before in _PREPOSITIONS
+
+
+def _claimed(reading: Reading, at: int) -> bool:
+    """Whether a character is in a noun phrase that claims a thing of the vocabulary: "the left dog"."""
+    number = bisect.bisect_right(reading.nouns, at, key=lambda noun: noun.span[1])
+    noun = reading.nouns[number] if number < len(reading.nouns) else None
+    return noun is not None and noun.claims and noun.whole[0] <= at < noun.whole[1]
+
+
+def _is_noun(token: Token) -> bool:
+    """Whether what follows "the left" is its noun, as in "the left ear"; "the left gestures" is taken for one too."""
+    return token.tag == "NN" and not token.text.endswith(("s", "ing", "ed", "inside", "outside"))
+
+
+def _verb(token: Token) -> str:
+    """The word, unless it only looks like a verb: "an opening"."""
+    return "" if token.tag == "NN" and token.text.endswith("ing") else token.text.lower()
+
+
+def _turned(before: list[str]) -> bool:
+    """Whether a verb of turning or moving stands before, other than a "Look to the left" that begins a sentence."""
+    if len(before) < 4 and before[:1] and before[0] in _IMPERATIVE:
+        return False
+    if not before or before[-1] in ("on", "in", "at", "along", "near"):
+        return False
+    return any(_TURNED.match(word) and lead not in _GUIDES for lead, word in zip(["", *before], before, strict=False))
+
+
+def _signs(one: str, two: str | None = None) -> tuple[int, int]:
+    x = {"left": -1, "right": 1}.get(two or one, 0)
+    y = {"top": -1, "upper": -1, "bottom": 1, "lower": 1}.get(one, 0)
+    return x, y
