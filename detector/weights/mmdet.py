@@ -23,7 +23,7 @@ from detector.sizes import SIZES, config_of
 from llmdet.errors import FormatError
 
 # What a tensor of mmdet is made of: ours, which are the same where there are several; ours, (1,) for (); ours one below
-# the other; ours with the four pixels of a merged patch in another order; nothing, as it follows from the configuration.
+# the other; ours with the pixels of a merged patch in another order; nothing, as it follows from the configuration.
 Kind = Literal["same", "scalar", "stacked", "merged", "computed"]
 
 LABELS = "dn_query_generator.label_embedding.weight"  # (256, C): what mmdet's denoising queries begin as

@@ -190,7 +190,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
 
 def _views(content: Any, part: str | None, path: Path) -> dict[str, View]:
     """Names and windows of the weights."""
-    state = _state(content, part, path)
+    state = {name: value for name, value in _state(content, part, path).items() if name != "steps"}  # mmengine's EMA
     strange = [str(name) for name, value in state.items() if not isinstance(value, View) or not isinstance(name, str)]
     if strange:
         raise FormatError(f"{path}: {', '.join(strange[:5])} of the weights is not an ordinary dense tensor")
