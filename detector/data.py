@@ -1,7 +1,7 @@
-"""Records to batches: which record comes when, its photo and prompt as tensors.
+"""Records to batches: photo, prompt and boxes as tensors, and what is to be said of them.
 
-The order is a function of (seed, epoch) and a step's records a function of the step, so a run that was stopped
-continues with the very batches it would have had.
+A sample is a function of the seed and its draw (epoch and row), so batches are the same whatever the number of reader
+processes, and when a run that was stopped goes on.
 """
 
 # B images   N boxes   T text tokens
@@ -9,35 +9,38 @@ continues with the very batches it would have had.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
 from detector import denoising, text
 from detector.config import DataSettings, TrainSettings
 from detector.criterion import Targets, pad_targets
 from detector.denoising import Denoising
+from detector.mirror import mirror
 from detector.pixels import Pixels, pad_pixels
+from detector.prompts import Prompts
+from detector.records import RecordTable, names_by_source
+from detector.samplers import Draw, StepSampler
 from detector.words import Words, words_of
 from llmdet import boxes as bx
 from llmdet.errors import ImageError, MissingError
 from llmdet.files import safe_join
 from llmdet.images import open_image
-from llmdet.record import Box, Record, Region, from_batch
-from llmdet.workspace import Table
+from llmdet.record import Box, Record, Region
 
 log = logging.getLogger(__name__)
 
-Draw = tuple[int, int]  # epoch, row
+Note = tuple[str, str]  # what it is about, said once each; and one line for a person
 PATIENCE = 64  # unusable photos in a row after which training stops
-DECODED_ROWS = 20_000  # of a table up to this size, records are kept decoded: reading one alone takes a millisecond
+STREAM = 2  # of the random numbers of a sample; denoising draws from the seed itself, the words from stream 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Sample:
     tokens: NDArray[np.bool_]
     seed: tuple[int, ...]
     words: Words
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class Batch:
     targets: Targets
     noise: Denoising | None
     words: tuple[Words, ...]
+    notes: tuple[Note, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         return replace(
@@ -86,41 +91,8 @@ class Batch:
         )
 
 
-class RecordTable:
-    """Records of a folder of parquet parts (those of its manifest, where it has one).
-
-    Those of a large folder stay in Arrow and are decoded one at a time. Raises MissingError where there are none.
-    """
-
-    def __init__(self, folder: str) -> None:
-        table = Table(folder.rstrip("/"))
-        manifest = table.manifest()
-        # A merge that was killed leaves parts beside those of the manifest.
-        names = [part.name for part in manifest.parts] if manifest else table.listing()
-        tables = [table.read(name) for name in names]
-        self.batches: list[pa.RecordBatch] = [batch for table in tables for batch in table.to_batches() if len(batch)]
-        self.ends = np.cumsum([len(batch) for batch in self.batches], dtype=np.int64)
-        if not self.batches:
-            raise MissingError(f"training needs records in {folder}/part-*.parquet; none are there. Run merge first.")
-        small = int(self.ends[-1]) <= DECODED_ROWS
-        self.decoded = [record for batch in self.batches for record in from_batch(batch)] if small else None
-
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def __getitem__(self, row: int) -> Record:
-        if self.decoded is not None:
-            return self.decoded[row]
-        part = int(np.searchsorted(self.ends, row, side="right"))
-        start = int(self.ends[part - 1]) if part else 0
-        return from_batch(self.batches[part].slice(row - start, 1))[0]
-
-
 class GroundingDataset(Dataset[Sample]):
-    """Samples by (epoch, row). A record whose photo cannot be used is named in a warning; the next row takes its place.
-
-    Negatives drawn anew for each epoch would be added to a record's text in `sample`, before the prompt is built.
-    """
+    """Samples by draw. A record whose photo cannot be used is named in a note; the next row takes its place."""
 
     def __init__(
         self,
@@ -135,42 +107,67 @@ class GroundingDataset(Dataset[Sample]):
         self.roots = data.roots
         self.tokenizer, self.pixels, self.limit, self.seed = tokenizer, pixels, limit, seed
         self.settings = settings or DataSettings()
-        self.warned: set[str] = set()
+        names = names_by_source(self.table) if self.settings.negatives == "dynamic" else None
+        self.prompts = Prompts(tokenizer, limit, names, self.settings.negative_names)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        epoch, row = draw
-        reasons: list[str] = []
+        row = draw[1]
+        notes: list[Note] = []
         for offset in range(min(PATIENCE, len(self))):
             record = self.table[(row + offset) % len(self)]
             try:
-                return self.sample(record, (self.seed, epoch, row))
+                sample = self.sample(record, (self.seed, *draw))
             except ImageError as error:
-                reasons.append(f"{record.id}: {error}")
-                self._warn(f"photo skipped in training: {record.id}: {error}")
-        raise MissingError(f"{len(reasons)} photos in a row cannot be used, the last one {reasons[-1]}")
+                notes.append((record.id, f"photo skipped in training: {record.id}: {error}"))
+                continue
+            return replace(sample, notes=(*notes, *sample.notes))
+        raise MissingError(f"{len(notes)} photos in a row cannot be used, the last one {notes[-1][1]}")
 
     def sample(self, record: Record, seed: tuple[int, ...]) -> Sample:
         """One record as arrays. Raises ImageError where its photo cannot be used."""
-        pixels = self.pixels(open_image(self._address(record), record.orientation))
-        encoded, boxes, region, chosen = targets_of(record, self.tokenizer, self.limit)
-        if encoded.lost:
-            lost = [" / ".join(record.regions[number].phrases) for number in encoded.lost]
-            self._warn(f"{record.id}: phrases beyond the limit of {self.limit} tokens take no part: {lost}")
-        words = words_of(record, chosen, self.settings.region_target, seed)
-        return Sample(record.id, pixels, encoded.ids, boxes, encoded.tokens[region], seed, words)
+        rng = np.random.default_rng((*seed, STREAM))
+        mirrored = mirror(record) if self.settings.flip and rng.random() < self.settings.flip else None
+        sized = self._sized(rng)
+        shown = self.prompts(mirrored or record, rng)
+        image = open_image(self._address(record), record.orientation)
+        pixels = sized(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
+        encoded, boxes, region, chosen = targets_of(shown, self.tokenizer, self.limit)
+        words = words_of(shown, chosen, self.settings.region_target, seed)
+        notes = tuple(_notes(record, len(boxes)))
+        return Sample(record.id, pixels, encoded.ids, boxes, encoded.tokens[region], seed, words, notes)
+
+    def _sized(self, rng: np.random.Generator) -> Pixels:
+        """The pixel settings of one sample."""
+        sides = self.settings.short_sides
+        short = sides[int(rng.integers(len(sides)))] if sides else self.pixels.short_side
+        return replace(self.pixels, short_side=short, long_side=self.settings.long_side or self.pixels.long_side)
 
     def _address(self, record: Record) -> str:
         if record.root not in self.roots:
             raise MissingError(f"record {record.id} has its photo under {record.root!r}; known: {sorted(self.roots)}")
         return safe_join(self.roots[record.root], record.image)
 
-    def _warn(self, message: str) -> None:
-        if message not in self.warned:
-            self.warned.add(message)
-            log.warning(message)
+
+def _notes(record: Record, used: int) -> Iterator[Note]:
+    """What a person should know of a record of which `used` boxes became targets."""
+    if not record.captions:
+        yield "no caption", f"{record.id} and maybe others have no image caption: they take no part in that loss"
+    count = sum(map(_usable(record), (box for region in record.regions for box in region.boxes)))
+    if not count:
+        yield "no box", f"{record.id} and maybe others have no box: they teach what is absent only"
+    if used < count:
+        yield (
+            record.id,
+            f"{record.id}: {count - used} of {count} boxes are left out of a sample (others of the next): the text is "
+            "longer than the model reads, so a sample has some of its phrases",
+        )
+
+
+def _usable(record: Record) -> Callable[[Box], bool]:
+    return lambda box: not box.crowd and bx.fault(box.xyxy, record.width, record.height) is None
 
 
 def targets_of(
@@ -182,11 +179,12 @@ def targets_of(
     are left out: what the prompt does not name is not asked for.
     """
     encoded = text.encode(tokenizer, text.from_text(record.text, [region.spans for region in record.regions]), limit)
+    usable = _usable(record)
     pairs = [
         (box, number)
         for number, region in enumerate(record.regions)
         for box in region.boxes
-        if number not in encoded.lost and not box.crowd and bx.fault(box.xyxy, record.width, record.height) is None
+        if number not in encoded.lost and usable(box)
     ]
     corners = np.array([box.xyxy for box, _ in pairs], dtype=np.float64).reshape(-1, 4)
     xyxy = bx.clip(corners, record.width, record.height)
@@ -194,38 +192,6 @@ def targets_of(
     boxes = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2 / size, (xyxy[:, 2:] - xyxy[:, :2]) / size], axis=1)
     chosen = [(record.regions[number], box) for box, number in pairs]
     return encoded, boxes.astype(np.float32), np.array([number for _, number in pairs], dtype=np.int64), chosen
-
-
-@dataclass(frozen=True, slots=True)
-class StepSampler(Sampler[list[Draw]]):
-    """Rows of each step for one process: the stream of all epochs, cut into steps, each step cut into processes."""
-
-    rows: int
-    settings: TrainSettings
-    first: int = 0  # step to start with
-    rank: int = 0
-    world: int = 1
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        share = self.settings.batch_size // self.world
-        order, shown = np.zeros(0, dtype=np.int64), -1
-        for step in range(self.first, self.settings.steps):
-            draws = []
-            for place in range(share):
-                position = step * self.settings.batch_size + self.rank * share + place
-                epoch, rest = divmod(position, self.rows)
-                if epoch != shown:
-                    order, shown = epoch_order(self.rows, self.settings.seed, epoch), epoch
-                draws.append((epoch, int(order[rest])))
-            yield draws
-
-    def __len__(self) -> int:
-        return max(0, self.settings.steps - self.first)
-
-
-def epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The permutation of rows in an epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,9 +206,19 @@ class Collate:
         input_ids, attention_mask = pad_ids([sample.ids for sample in samples])
         boxes = [sample.boxes for sample in samples]
         targets = pad_targets(boxes, [sample.tokens for sample in samples], input_ids.shape[1])
-        noise = denoising.build(boxes, [s.seed for s in samples], self.queries, self.settings.denoising)
+        noisy = [some[: self.queries] for some in boxes]  # an image can have more boxes than the model has queries
+        noise = denoising.build(noisy, [s.seed for s in samples], self.queries, self.settings.denoising)
         names, words = tuple(sample.id for sample in samples), tuple(sample.words for sample in samples)
-        return Batch(names, pixel_values, pixel_mask, input_ids, attention_mask, targets, noise, words)
+        notes = tuple(note for sample in samples for note in self._notes(sample))
+        return Batch(names, pixel_values, pixel_mask, input_ids, attention_mask, targets, noise, words, notes)
+
+    def _notes(self, sample: Sample) -> Iterator[Note]:
+        yield from sample.notes
+        if len(sample.boxes) > self.queries:
+            yield (
+                f"{sample.id} queries",
+                f"{sample.id} has {len(sample.boxes)} boxes, more than the {self.queries} queries of the model",
+            )
 
 
 def pad_ids(ids: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
@@ -255,12 +231,32 @@ def pad_ids(ids: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(padded), torch.from_numpy(mask)
 
 
-def loader(dataset: GroundingDataset, sampler: StepSampler, queries: int, readers: int) -> DataLoader[Batch]:
+class Batches:
+    """Batches in the order of a sampler. What is to be known of their records is logged, each thing once."""
+
+    def __init__(self, source: DataLoader[Batch]) -> None:
+        self.source = source
+        self.said: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.source:
+            for about, line in batch.notes:
+                if about not in self.said:
+                    self.said.add(about)
+                    log.warning(line)
+            yield batch
+
+
+def loader(dataset: GroundingDataset, sampler: StepSampler, queries: int, readers: int) -> Batches:
     """Batches in the order of the sampler; `readers` processes open photos ahead of time."""
-    collate = Collate(sampler.settings, queries)
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=readers,
+    return Batches(
+        DataLoader(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=Collate(sampler.settings, queries),
+            num_workers=readers,
+        )
     )

@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from detector import checkpoint
 from detector.config import ModelSettings, TrainSettings
 from detector.criterion import Loss, criterion
-from detector.data import Batch, GroundingDataset, StepSampler, TrainData, loader
+from detector.data import Batch, GroundingDataset, TrainData, loader
 from detector.model import OpenDetector, parameters_without_gradient
+from detector.samplers import Order, StepSampler, order_of
 from llmdet.errors import LlmdetError, SettingError
 
 
@@ -76,13 +77,14 @@ def train(
     dataset = GroundingDataset(
         data, parts.tokenizer, parts.pixels, net.config.max_text_len, settings.seed, settings.data
     )
+    order = order_of(dataset.table, settings)
     _freeze_unused(net, dataset, settings, place)
     optimizer = build_optimizer(net, settings)
     saved = checkpoint.checkpoints(out)
     first = checkpoint.resume(saved[-1], net, optimizer, settings) if saved else 0
     wrapped: nn.Module = DistributedDataParallel(net) if world > 1 else net
     batches = loader(
-        dataset, StepSampler(len(dataset), settings, first, rank, world), net.config.num_queries, settings.readers
+        dataset, StepSampler(order, settings, first, rank, world), net.config.num_queries, settings.readers
     )
 
     began, losses, folder = time.monotonic(), [], saved[-1] if saved else Path(out)
@@ -170,7 +172,7 @@ def _freeze_unused(
     One backward pass finds them, whatever the backbone; weights do not change. One image is enough, and more would not
     fit where the batch is meant for several GPUs.
     """
-    sampler = StepSampler(len(dataset), settings, world=settings.batch_size)
+    sampler = StepSampler(Order(len(dataset), settings.seed, 1), settings, world=settings.batch_size)
     batch = next(iter(loader(dataset, sampler, model.config.num_queries, 0)))
     compute_loss(model, batch.to(place), settings).total.backward()
     unused = set(parameters_without_gradient(model))

@@ -2,24 +2,27 @@
 
 import logging
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pytest
 
 from detector import checkpoint
-from detector.data import GroundingDataset, RecordTable, StepSampler, TrainData, epoch_order, loader, targets_of
+from detector.config import TrainSettings
+from detector.data import Batches, GroundingDataset, TrainData, loader, targets_of
 from detector.pixels import Pixels
+from detector.samplers import StepSampler, order_of
 from llmdet.errors import MissingError
 from llmdet.record import Box, Record, Region
-from llmdet.workspace import Manifest, Part, Table
 from tests.detector import example_run
 
 
 def dataset(data: TrainData) -> GroundingDataset:
     return GroundingDataset(data, checkpoint.tiny_tokenizer(), Pixels(64, 64), limit=256, seed=0)
+
+
+def batches_of(data: GroundingDataset, settings: TrainSettings, readers: int = 0) -> Batches:
+    return loader(data, StepSampler(order_of(data.table, settings), settings), queries=30, readers=readers)
 
 
 def record(text: str, regions: tuple[Region, ...]) -> Record:
@@ -54,27 +57,9 @@ def test_crowds_unusable_boxes_and_lost_phrases_have_no_target() -> None:
     assert len(boxes) == 1
 
 
-def test_each_epoch_shows_every_row_once_in_its_own_order() -> None:
-    settings = example_run.settings(9)  # 18 draws of 6 rows: three epochs
-    draws = [draw for step in StepSampler(6, settings) for draw in step]
-    for epoch in range(3):
-        rows = [row for number, row in draws if number == epoch]
-        assert rows == epoch_order(6, settings.seed, epoch).tolist()
-        assert sorted(rows) == list(range(6))
-    assert epoch_order(6, 0, 0).tolist() != epoch_order(6, 0, 1).tolist()
-
-
-def test_continuing_and_sharing_give_the_same_stream() -> None:
-    settings = example_run.settings(9)
-    whole = list(StepSampler(7, settings))
-    assert list(StepSampler(7, settings, first=4)) == whole[4:]
-    shares = [list(StepSampler(7, settings, rank=rank, world=2)) for rank in range(2)]
-    assert [a + b for a, b in zip(*shares, strict=True)] == whole
-
-
 def test_batches_hold_padded_samples_and_an_image_without_boxes(tmp_path: Path) -> None:
     data = dataset(example_run.data(tmp_path))
-    batches = list(loader(data, StepSampler(len(data), example_run.settings(3)), queries=30, readers=0))
+    batches = list(batches_of(data, example_run.settings(3)))
     assert Counter(name for batch in batches for name in batch.names) == Counter(f"w/{n}/0" for n in range(6))
     for batch in batches:
         assert batch.pixel_values.shape == (2, 3, 64, 64)
@@ -87,45 +72,18 @@ def test_batches_hold_padded_samples_and_an_image_without_boxes(tmp_path: Path) 
     assert 0 in [count for batch in batches for count in batch.targets.counts]
 
 
-def test_a_large_table_reads_the_same_records_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = example_run.data(tmp_path)
-    whole = dataset(data).table
-    monkeypatch.setattr("detector.data.DECODED_ROWS", 2)
-    single = dataset(data).table
-    assert single.decoded is None
-    assert whole.decoded is not None
-    assert [single[row] for row in range(6)] == [whole[row] for row in range(6)] == example_run.records(6)
-
-
-def test_parts_that_the_manifest_does_not_name_are_not_trained_on(tmp_path: Path) -> None:
-    """They are those of a merge that was killed."""
-    folder = example_run.data(tmp_path).records
-    table = Table(folder)
-    first, stray = table.listing()
-    rows = table.read(first).num_rows
-    table_of_first = Manifest("merge", "f", (Part(first, rows, ""),))
-    (tmp_path / "records" / "manifest.json").write_bytes(orjson.dumps(asdict(table_of_first)))
-    assert len(RecordTable(folder)) == rows
-    assert (tmp_path / "records" / stray).is_file()
-
-
-def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
-    """Brackets, stars and question marks are patterns to a file system that looks for files."""
-    place = tmp_path / "a [1] *?"
-    place.mkdir()
-    assert len(RecordTable(example_run.data(place).records + "/")) == 6
-
-
 def test_a_broken_and_a_missing_photo_are_named_once_and_training_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = dataset(example_run.data(tmp_path))
     (tmp_path / "images/000000000002.jpg").write_bytes(b"not a picture")
     (tmp_path / "images/000000000003.jpg").unlink()
+    assert [data[0, row].id for row in (1, 2)] == ["w/3/0"] * 2  # the next row whose photo opens
     with caplog.at_level(logging.WARNING):
-        names = [data[epoch, 1].id for epoch in range(3)] + [data[0, 2].id]
-    assert names == ["w/3/0"] * 4  # the next row whose photo opens
-    messages = [entry.getMessage() for entry in caplog.records]
+        shown = [name for batch in batches_of(data, example_run.settings(9)) for name in batch.names]  # 3 epochs
+    assert len(shown) == 18
+    messages = [entry.getMessage() for entry in caplog.records if "photo" in entry.getMessage()]
+    messages.sort()
     assert len(messages) == 2
     assert "w/1/0" in messages[0]
     assert "image_unreadable" in messages[0]
