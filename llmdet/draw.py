@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import unicodedata
 import zlib
@@ -38,6 +39,12 @@ PALETTE: tuple[RGB, ...] = (
 _SMALL = 480  # pixels; a picture whose longer side is shorter is enlarged, so that labels can be read
 _CROWD = 12  # visible boxes, above which small ones get only a number
 _LARGEST_FONT = 48
+# Pillow's own font knows little beyond ASCII. The first of these that is installed and knows a label writes it.
+_SYSTEM_FONTS = (
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf", "NotoSansCJK-Regular.ttc",
+    "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf", "msyh.ttc", "Hiragino Sans GB.ttc",
+)  # fmt: skip
+_UNKNOWN = "\U0010fffe"  # a character that no font has
 
 
 def colours_of(phrases: Iterable[str]) -> dict[str, int]:
@@ -125,7 +132,7 @@ class _Pen:
         longer = max(canvas.size)
         self.size = canvas.size
         self.line = max(2, round(longer / 320))
-        self.font = _font(min(_LARGEST_FONT, max(13, round(longer / 48))))
+        self.letters = min(_LARGEST_FONT, max(13, round(longer / 48)))  # height in pixels
         self.draw = ImageDraw.Draw(canvas)
         self.labels: list[Rectangle] = []
 
@@ -138,7 +145,8 @@ class _Pen:
 
     def width(self, text: str) -> float:
         """Of a label with this text, in pixels."""
-        return self.font.getlength(self._cut(text)) + 2 * self._pad
+        font, words = _written(text, self.letters)
+        return font.getlength(self._cut(words, font)) + 2 * self._pad
 
     def label(self, box: Rectangle, texts: Sequence[str], colour: RGB) -> None:
         """Write the first of `texts` that finds room; the last one, where it covers least, if none does."""
@@ -148,9 +156,9 @@ class _Pen:
         text, place = next(free, None) or min(crowded, key=lambda choice: self._covered(choice[1]))
         self.labels.append(place)
         self.draw.rectangle(place, fill=colour, outline=(0, 0, 0))
-        self.draw.text(
-            (place[0] + self._pad, (place[1] + place[3]) / 2), self._cut(text), ink_on(colour), self.font, anchor="lm"
-        )
+        font, words = _written(text, self.letters)
+        middle = (place[0] + self._pad, (place[1] + place[3]) / 2)
+        self.draw.text(middle, self._cut(words, font), ink_on(colour), font, anchor="lm")
 
     @property
     def _pad(self) -> int:
@@ -160,7 +168,7 @@ class _Pen:
         """Where a label can stand: above the box, inside at the top, below, inside at the bottom, in the middle."""
         x1, y1, x2, y2 = box
         width = self.width(text)
-        height = sum(self.font.getmetrics()) + 2
+        height = sum(_written(text, self.letters)[0].getmetrics()) + 2
         for y in (y1 - height, y1, y2, y2 - height, (y1 + y2 - height) / 2):
             for x in (x1, x2 - width, (x1 + x2 - width) / 2):
                 left = min(max(x, 0), max(self.size[0] - width - 1, 0))
@@ -174,14 +182,52 @@ class _Pen:
         sides = ((min(x2, a2) - max(x1, a1) + 1, min(y2, b2) - max(y1, b1) + 1) for a1, b1, a2, b2 in self.labels)
         return sum(max(w, 0) * max(h, 0) for w, h in sides)
 
-    def _cut(self, text: str) -> str:
+    def _cut(self, text: str, font: ImageFont.FreeTypeFont) -> str:
         """Text that fits the picture's width, with three dots where it was cut."""
         room = self.size[0] - 2 * self._pad - 1
-        if self.font.getlength(text) <= room:
+        if font.getlength(text) <= room:
             return text
-        while text and self.font.getlength(text + "...") > room:
+        while text and font.getlength(text + "...") > room:
             text = text[:-1]
         return text + "..."
+
+
+@functools.lru_cache(maxsize=4096)
+def _written(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
+    """The font for a text, and the text; where no font knows a letter, its plain form stands there, else "?"."""
+    own = _font(size)
+    if text.isascii():
+        return own, text
+    fonts = [own, *_system_fonts(size)]
+    for font in fonts:
+        if all(_knows(font, char) for char in text):
+            return font, text
+    best = max(fonts, key=lambda font: sum(_knows(font, char) for char in text))
+    return best, "".join(char if _knows(best, char) else _plain(char) for char in text)
+
+
+def _plain(char: str) -> str:
+    """The letter without its marks where it is a Latin one: "e" for "\u00e9"."""
+    letters = "".join(part for part in unicodedata.normalize("NFKD", char) if part.isascii())
+    return letters or ("" if unicodedata.combining(char) else "?")
+
+
+@functools.lru_cache(maxsize=65536)
+def _knows(font: ImageFont.FreeTypeFont, char: str) -> bool:
+    """Whether a font draws a character as itself and not as the box that stands for all others."""
+    if char.isascii():
+        return True
+    mask, unknown = font.getmask(char), font.getmask(_UNKNOWN)
+    return (mask.size, bytes(mask)) != (unknown.size, bytes(unknown))
+
+
+@functools.lru_cache(maxsize=16)
+def _system_fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
+    found = []
+    for name in _SYSTEM_FONTS:
+        with contextlib.suppress(OSError):  # not installed
+            found.append(ImageFont.truetype(name, size))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmdet.draw import PALETTE, colours_of, draw_boxes, ink_on
+from llmdet.draw import PALETTE, _system_fonts, _written, colours_of, draw_boxes, ink_on
 
 GREY = (128, 128, 128)
 
@@ -97,6 +97,17 @@ def test_score_and_odd_characters_do_not_stop_the_drawing():
     drawn = draw_boxes(picture(), [[10, 100, 90, 190]] * 4, labels, [0.5, None, 1.0, 0.0])
     assert drawn.mode == "RGB"
     assert not (np.asarray(drawn) == GREY).all()
+
+
+def test_a_letter_that_no_font_has_is_written_plainly(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llmdet.draw._SYSTEM_FONTS", ())
+    for cached in (_written, _system_fonts):
+        cached.cache_clear()
+    assert _written("caf\u00e9 \u0130stanbul", 20)[1] == "cafe Istanbul"
+    assert _written("\u732b dog", 20)[1] == "? dog"
+    assert _written("dog", 20)[1] == "dog"
+    for cached in (_written, _system_fonts):
+        cached.cache_clear()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
