@@ -45,7 +45,7 @@ def contradicted(reading: Reading, known: Known, placed: Placed = tuple, small: 
     for noun in reading.claims:
         number = _number(reading, noun)
         boxes = _boxes(noun, known)
-        if number is None or boxes is None:
+        if number is None or boxes is None or set(noun.meant.values()) == {"part"}:
             continue
         claims += 1
         missed = number < _fewest(boxes, small) and _of_all(reading, noun) and noun not in placed()
@@ -63,6 +63,8 @@ def _number(reading: Reading, noun: Noun) -> int | None:
     before = reading.tokens[first - 1].text.lower() if first else ""
     invariant = is_invariant(reading.text[slice(*noun.span)].lower())
     if noun.number is not None and (invariant or noun.plural == (noun.number > 1)):
+        if before == "to" and first > 1 and reading.words[first - 2] not in (*NUMBERS, "up", "close"):
+            return noun.number  # "the eye goes to three dogs"
         return None if before in _ABOUT or not _ABOUT.isdisjoint(noun.words) else noun.number
     if noun.number is None and not noun.plural and not _EXACT_ONE.isdisjoint(noun.words):
         return 1

@@ -36,16 +36,18 @@ _ORDER = re.compile(r"\b(?P<one>left|right|top|bottom)\s+to\s+(?:the\s+)?(?P<two
 _ANY = re.compile(rf"{_SIDE}|above|below|beneath")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
 _OF_FRAME = re.compile(rf"\s+of\s+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
-_OF = re.compile(r"\s+of\s+")
+_OF = re.compile(r"\s+(?:of|from)\s+")
+_OPENING = re.compile(r"(?:(?:far|looking|turning|moving|going)\s+)?(?P<one>left|right)\s*[:,]")
 _PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
     r"(?!opening$)(?:look|fac|turn|lean|point|head|mov|gaz|tilt|glanc|slop|curv|bend|reach|exten|fall|star(?:e|ing)|walk|run|driv|fly|"
     r"flie|direct|angle|aim|travel|swing|veer|shift|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
 )
+_MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
 _IMPERATIVE = frozenset("look glance gaze turn".split())
 _GUIDES = frozenset("we you one i eye eyes gaze viewer attention".split())  # "as we move to the left"
-_OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next".split())
+_OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next Right".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def places(reading: Reading) -> list[Place]:
         return []
     found = [*_ordered(text), *_owned(reading, text), *_above(text)]
     taken = [place.span for place in found]
+    found += [Place(match.span(), *_signs(match["one"])) for match in _openings(reading, text)]
     found += [Place(match.span(), *_signs(match["one"])) for match in _MOST.finditer(text)]
     for match in _PLACE.finditer(text):
         if not any(a < match.end() and match.start() < b for a, b in taken):
@@ -84,6 +87,12 @@ def token_at(reading: Reading, at: int) -> int:
     return bisect.bisect_left(reading.tokens, at, key=lambda token: token.span[0])
 
 
+def _openings(reading: Reading, text: str) -> list[re.Match[str]]:
+    """ "Far left: a dog", "Looking left, one sees a dog"."""
+    starts = [token.span[0] for at, token in enumerate(reading.tokens) if not at or begins(reading.tokens, at)]
+    return [match for start in starts if (match := _OPENING.match(text, start))]
+
+
 def _ordered(text: str) -> list[Place]:
     return [
         Place(match.span(), *_signs(match["one"]), "order")
@@ -99,7 +108,11 @@ def _owned(reading: Reading, text: str) -> list[Place]:
         first, index = token_at(reading, match.start()), token_at(reading, match.end())
         named = index < len(reading.tokens) and _is_noun(reading.tokens[index])
         own = match["whose"] in ("its", "their")
-        if not named and (own or (first > 0 and reading.words[first - 1] not in FRAME | {"one", "photographer"})):
+        if (
+            not named
+            and not _turned(_words_before(reading, first))
+            and (own or (first > 0 and reading.words[first - 1] not in FRAME | {"one", "photographer"}))
+        ):
             found.append(Place(match.span(), *_signs(match["one"]), "its" if own else "owner"))
     return found
 
@@ -109,10 +122,8 @@ def _above(text: str) -> list[Place]:
 
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
-    signs, first = _signs(match["one"], match["two"]), token_at(reading, match.start())
-    begin = next((i for i in range(first, max(0, first - 4), -1) if begins(reading.tokens, i)), max(0, first - 4))
-    before = reading.tokens[begin:first]
-    if _turned([*map(_verb, before)]) or any(token.text.lower() == "what" for token in before):
+    signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
+    if _turned(before) or "what" in before:
         return None  # "looks to the left", "what is left of it"
     if match["hand"] and not match["part"] and "-" not in match["hand"]:
         return None  # "the left hand"
@@ -121,7 +132,7 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     if _OF.match(text, match.end()):
         plain = not match["part"] and not match["two"] and match["one"] in ("left", "right")
         return Place(match.span(), *signs, "next") if plain else None
-    alone = _stands_alone(reading, match, before[-1].text.lower() if before else "")
+    alone = _stands_alone(reading, match, before[-1] if before else "")
     return Place(match.span(), *signs) if alone else None
 
 
@@ -156,13 +167,20 @@ def _verb(token: Token) -> str:
     return "" if token.tag == "NN" and token.text.endswith("ing") else token.text.lower()
 
 
+def _words_before(reading: Reading, first: int) -> list[str]:
+    """Up to four words of the sentence before a token."""
+    begin = next((i for i in range(first, max(0, first - 4), -1) if begins(reading.tokens, i)), max(0, first - 4))
+    return [_verb(token) for token in reading.tokens[begin:first]]
+
+
 def _turned(before: list[str]) -> bool:
     """Whether a verb of turning or moving stands before, other than a "Look to the left" that begins a sentence."""
     if len(before) < 4 and before[:1] and before[0] in _IMPERATIVE:
         return False
-    if not before or before[-1] in ("on", "in", "at", "along", "near"):
+    if not before or before[-1] in ("on", "in", "at", "along", "near", "against"):
         return False
-    return any(_TURNED.match(word) and lead not in _GUIDES for lead, word in zip(["", *before], before, strict=False))
+    verbs = _MOVING if before[-1] == "from" else _TURNED  # "leans in from the left" is there
+    return any(verbs.match(word) and lead not in _GUIDES for lead, word in zip(["", *before], before, strict=False))
 
 
 def _signs(one: str, two: str | None = None) -> tuple[int, int]:

@@ -41,6 +41,7 @@ NUMBERS = {count_word(number): number for number in range(1, 13)}
 _PREPOSITIONS = frozenset(
     "beside behind by next near under above below in on at of to from between before after".split()
 )
+_COMPARED = frozenset("closer nearer further farther".split())
 _SUBJECTS = frozenset("i we you they he she it who".split())
 _ARTICLES = frozenset("a an the its their his her".split())
 _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
@@ -134,15 +135,17 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
     for phrase in tokens.phrases:
         if len(phrase.words) == 2 and phrase.words[0] == "one" and phrase.head.endswith("s"):
             continue  # "one sees" is taken for a noun
-        if len(phrase.words) == 1 and phrase.tokens[0] and lower[phrase.tokens[0] - 1] in _SUBJECTS:
-            continue  # "we move"
+        if len(phrase.words) == 1 and (lower[phrase.tokens[0] - 1] in _SUBJECTS or phrase.words[0] in _COMPARED):
+            continue  # "we move", "closer to the top"
         taken.update(range(*phrase.tokens))
         nouns.append(_noun(phrase, tokens.tokens, lower, index, sentences[phrase.tokens[0]]))
     if more := _untagged(tokens.tokens, lower, index, taken, sentences):
         longer = {at for noun in more for at in range(*noun.tokens)}  # "the baseball | gloves"
         nouns = [*[noun for noun in nouns if longer.isdisjoint(range(*noun.tokens))], *more]
     nouns.sort(key=lambda noun: noun.span)
-    return Reading(text, tokens.tokens, tuple(_claiming(text, lower, nouns, quoted)), lower, tuple(sentences))
+    return Reading(
+        text, tokens.tokens, tuple(_claiming(text, tokens.tokens, lower, nouns, quoted)), lower, tuple(sentences)
+    )
 
 
 def _sentence_numbers(lower: Sequence[str]) -> list[int]:
@@ -198,7 +201,7 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
 def _lead(tokens: Sequence[Token], begin: int) -> int:
     """The token before a name and its adjectives; 0 at the begin of a text."""
     lead = begin - 1
-    while lead > 0 and tokens[lead].tag == "JJ":
+    while lead > 0 and tokens[lead].tag in ("JJ", "VBN"):
         lead -= 1
     return max(0, lead)
 
@@ -253,18 +256,22 @@ def _untagged(
         begin = at - length + 1
         if at + 1 in taken and not (begin > 0 and NUMBERS.get(lower[begin - 1], 1) > 1):
             continue
-        if meant and begin > 0 and (tokens[begin - 1].tag in ("DT", "CD", "PRP$") or lower[begin - 1] == "of"):
-            word, lead = lower[at], lower[begin - 1]
+        first = _lead(tokens, begin) if begin > 0 else 0
+        if meant and begin > 0 and (tokens[first].tag in ("DT", "CD", "PRP$") or lower[first] == "of"):
+            word, lead = lower[at], lower[first]
             span = (tokens[begin].span[0], tokens[at].span[1])
-            whole, many = (tokens[begin - 1].span[0], span[1]), singular(word) != word
-            words = tuple(lower[begin - 1 : at + 1])
+            whole, many = (tokens[first].span[0], span[1]), singular(word) != word
+            words, before = tuple(lower[first : at + 1]), tuple(lower[first + 1 : begin])
             number = NUMBERS[lead] if NUMBERS.get(lead, 1) > 1 else None
-            tokens_of = (begin - 1, at + 1)
-            found.append(Noun(span, whole, meant, True, number, many, words, (), lead, tokens_of, sentences[at]))
+            found.append(
+                Noun(span, whole, meant, True, number, many, words, before, lead, (first, at + 1), sentences[at])
+            )
     return found
 
 
-def _claiming(text: str, lower: Sequence[str], nouns: Sequence[Noun], quoted: Sequence[Span]) -> list[Noun]:
+def _claiming(
+    text: str, tokens: Sequence[Token], lower: Sequence[str], nouns: Sequence[Noun], quoted: Sequence[Span]
+) -> list[Noun]:
     """The nouns, with `claims` taken from those that only speak of a thing."""
     judged: list[Noun] = []
     for noun in nouns:
@@ -272,11 +279,19 @@ def _claiming(text: str, lower: Sequence[str], nouns: Sequence[Noun], quoted: Se
             any(a <= noun.span[0] < b for a, b in quoted)
             or not _UNREAL.isdisjoint(noun.modifiers)
             or bool(_GONE.match(text, noun.span[1]))
-            or _denied(lower, noun, judged)
+            or (_denied(lower, noun, judged) and not _seems(tokens, noun))
             or _depicted(lower, noun)
         )
         judged.append(replace(noun, claims=False) if aside else noun)
     return judged
+
+
+def _seems(tokens: Sequence[Token], noun: Noun) -> bool:
+    """Whether it is "it looks like two dogs are there", which only looks like a comparison."""
+    first, end = noun.tokens
+    if first < 2 or tokens[first - 1].text != "like" or tokens[first - 2].text not in ("looks", "seems", "feels"):
+        return False
+    return end < len(tokens) and tokens[end].tag in ("VBZ", "VBP", "VBD")
 
 
 def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
