@@ -1,6 +1,7 @@
 """Checkpoints: a model folder that plain transformers opens, with the state of training beside it. No pickle.
 
     OUT/step-000500/config.json, model.safetensors, tokenizer and processor files
+    OUT/step-000500/captions.safetensors, captions.json     additions to the language model, where captions are learned
     OUT/step-000500/training/state.json, optimizer.safetensors
     OUT/config.json, model.safetensors, ...           the finished model, once training is done
 
@@ -20,7 +21,7 @@ import orjson
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import (
     AutoConfig,
@@ -32,6 +33,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from detector.captions import heads as captions
+from detector.captions.heads import CaptionHeads
 from detector.config import ModelSettings, TrainSettings, tiny_config
 from detector.model import OpenDetector, scale_init
 from detector.pixels import Pixels
@@ -44,11 +47,17 @@ VOCABULARY = Path(__file__).parent / "assets" / "tiny" / "vocab.txt"
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A model and what turns photos and texts into its input."""
+    """A model, what turns photos and texts into its input, and in training what learns captions from its features."""
 
     model: OpenDetector
     tokenizer: PreTrainedTokenizerBase
     pixels: Pixels
+    captions: CaptionHeads | None = None
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Weights of the model by name, and those of the captions that learn under `captions.`."""
+        spoken = self.captions.trained() if self.captions else {}
+        return dict(self.model.named_parameters()) | {f"captions.{name}": one for name, one in spoken.items()}
 
 
 def start(settings: ModelSettings, seed: int) -> Parts:
@@ -138,7 +147,9 @@ def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settin
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "training").mkdir(parents=True)
     write_model(temporary, parts)
-    save_file(_optimizer_tensors(parts.model, optimizer), temporary / "training" / "optimizer.safetensors")
+    if parts.captions:
+        captions.write(temporary, parts.captions)
+    save_file(_optimizer_tensors(parts, optimizer), temporary / "training" / "optimizer.safetensors")
     state = {"version": 1, "step": step, "settings": asdict(settings)}
     (temporary / "training" / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
     _sync(temporary)
@@ -169,7 +180,7 @@ def publish(out: str | Path, checkpoint: Path) -> None:
         os.replace(temporary, Path(out) / name)
 
 
-def resume(checkpoint: Path, model: OpenDetector, optimizer: Optimizer, settings: TrainSettings) -> int:
+def resume(checkpoint: Path, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> int:
     """Put weights and optimizer state of a checkpoint in place; returns the step that it was written after.
 
     Raises SettingError where the run was started with other settings: the continued run would be neither of the two.
@@ -177,8 +188,10 @@ def resume(checkpoint: Path, model: OpenDetector, optimizer: Optimizer, settings
     state = orjson.loads((checkpoint / "training" / "state.json").read_bytes())
     check_settings(state["settings"], settings, checkpoint)
     weights = OpenDetector.from_pretrained(str(checkpoint)).state_dict()
-    model.load_state_dict(weights)
-    _restore(optimizer, model, load_file(checkpoint / "training" / "optimizer.safetensors"))
+    parts.model.load_state_dict(weights)
+    if parts.captions:
+        captions.load(checkpoint, parts.captions)
+    _restore(optimizer, parts, load_file(checkpoint / "training" / "optimizer.safetensors"))
     return int(state["step"])
 
 
@@ -197,9 +210,9 @@ def check_settings(stored: dict[str, Any], settings: TrainSettings, checkpoint: 
         )
 
 
-def _optimizer_tensors(model: OpenDetector, optimizer: Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(parts: Parts, optimizer: Optimizer) -> dict[str, Tensor]:
     """State of each parameter by the parameter's name: `<name>/exp_avg`, `<name>/exp_avg_sq`, `<name>/step`."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in parts.named_parameters().items()}
     return {
         f"{names[id(parameter)]}/{kind}": torch.as_tensor(value).contiguous()
         for parameter, state in optimizer.state.items()
@@ -207,8 +220,8 @@ def _optimizer_tensors(model: OpenDetector, optimizer: Optimizer) -> dict[str, T
     }
 
 
-def _restore(optimizer: Optimizer, model: OpenDetector, tensors: dict[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
+def _restore(optimizer: Optimizer, parts: Parts, tensors: dict[str, Tensor]) -> None:
+    parameters = parts.named_parameters()
     for key, value in tensors.items():
         name, kind = key.rsplit("/", 1)
         place = "cpu" if kind == "step" and parameters[name].device.type == "cpu" else parameters[name].device

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 RegionTarget = Literal["phrase", "caption", "mixed"]
+LabelMask = Literal["upstream", "answer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,33 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionSettings:
+    """Losses of a language model that reads the detector's features (LLMDet); the defaults are those of its recipe."""
+
+    # a folder or hub id of a causal language model, alone or inside a LLaVA; `tiny`: made from the records' own texts
+    llm: str = "tiny"
+    # `full`: everything learns; `align`: the image connector alone, with detector and language model frozen
+    stage: Literal["full", "align"] = "full"
+    start: str = ""  # folder of a run whose connectors, looks and LoRA this one begins with, such as an `align` run
+    levels: tuple[int, ...] = (-2, -3)  # feature levels that describe the image, counted from the coarsest (-1)
+    grids: tuple[int, ...] = (20, 27)  # cells along a side of each of them; 20 and 27 are 1130 tokens
+    image_weight: float = 1.0  # of the loss; 0 turns it off
+    region_weight: float = 1.0  # of the loss; 0 turns it off
+    max_regions: int = 16  # boxes of an image that are described in a step
+    labels: LabelMask = "upstream"  # tokens to learn: those of the chat's frame too, or `answer`
+    image_tokens: int = 1600  # longest sequence of an image, image tokens counted; the text is cut
+    region_tokens: int = 40  # longest sequence of a region
+    row_tokens: int = 1024  # sequences of regions share rows of about this length
+    lora_rank: int = 128  # 0: no LoRA
+    lora_alpha: float = 256.0  # LoRA is scaled by alpha / rank
+    # regions look at the image inside the language model: `added` changes nothing at first, `normed` as LLMDet does
+    looks: Literal["added", "normed", "off"] = "added"
+    look_layers: int = 6  # layers with a look, spread evenly
+    recompute: bool = True  # keep no activations of the language model: less memory, a third more time in it
+    rate: float = 1.0  # factor of the learning rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
     """One training run. Bounded by steps, never by time."""
 
@@ -75,11 +103,12 @@ class TrainSettings:
     criterion: CriterionSettings = CriterionSettings()
     denoising: DenoisingSettings = DenoisingSettings()
     data: DataSettings = DataSettings()
+    captions: CaptionSettings | None = None  # caption losses; none: the detector learns from boxes alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """Where the model comes from: the tiny configuration with fresh weights, or a checkpoint folder or hub id."""
+    """Where the model comes from: a checkpoint folder or hub id, or fresh weights: tiny, swin-t, swin-b or swin-l."""
 
     start: str = "tiny"
     short_side: int = 800  # images are resized to this shorter side (only where `start` is "tiny")

@@ -9,8 +9,8 @@ image depends on that image alone; only the division by the number of boxes join
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,11 +46,21 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """`total` to differentiate, its `parts` by name (detached), and the undivided loss of each image, (B,)."""
+    """`total` to differentiate, its `parts` by name (detached), and the undivided loss of each image, (B,).
+
+    `match_BQ` is the box that each ordinary query of the last decoder layer was matched to, or -1.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
     per_image_B: Tensor
+    match_BQ: Tensor
+
+    def plus(self, others: Mapping[str, Tensor]) -> Loss:
+        """The loss with further terms, divided already."""
+        total = torch.stack([self.total, *(other.to(self.total.dtype) for other in others.values())]).sum()
+        parts = self.parts | {name: other.detach() for name, other in others.items()}
+        return replace(self, total=total, parts=parts)
 
 
 # Three numbers for each set and image: class, L1, GIoU, unweighted and undivided.
@@ -66,7 +76,8 @@ def criterion(
     positives: float,
 ) -> Loss:
     """The loss of a batch. `positives` is the number of boxes to divide by: the mean over all processes, at least 1."""
-    terms = set_terms(matched, match(matched, targets, settings), targets, settings)
+    target_KBQ = match(matched, targets, settings)
+    terms = set_terms(matched, target_KBQ, targets, settings)
     parts = {
         "decoder": _weigh([term[-2] for term in terms], settings),
         "encoder": _weigh([t[-1] for t in terms], settings),
@@ -80,7 +91,7 @@ def criterion(
     names = {f"loss/{name}": part.detach().sum() / positives for name, part in parts.items()}
     kinds = ("class", "l1", "giou")
     names |= {f"last/{kind}": term[-2].detach().sum() / positives for kind, term in zip(kinds, terms, strict=True)}
-    return Loss(per_image_B.sum() / positives, names, per_image_B)
+    return Loss(per_image_B.sum() / positives, names, per_image_B, target_KBQ[-2])
 
 
 def set_terms(

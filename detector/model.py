@@ -7,7 +7,7 @@ What differs from `MMGroundingDinoForObjectDetection`, whose weights and names a
   and computes no loss.
 """
 
-# B images   Q queries   D denoising queries   L decoder layers   T text tokens   C channels   S encoder cells
+# B images   Q queries   D denoising queries   L decoder layers   T text tokens   C channels   S cells   V levels
 
 from __future__ import annotations
 
@@ -26,11 +26,28 @@ from detector.denoising import Denoising
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """What other heads read: the encoder's memory, and the ordinary queries after the last decoder layer.
+
+    `memory_BSC` holds the levels of `shapes` (height, width) one after another, True in `real_BS` where a cell is no
+    padding; `ratios_BV2` is the share of width and height that is image; `boxes_BQ4` are cxcywh in 0..1.
+    """
+
+    memory_BSC: Tensor
+    real_BS: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    ratios_BV2: Tensor
+    states_BQC: Tensor
+    boxes_BQ4: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Outputs:
     """What one pass gives: `matched` holds the L decoder layers and then the encoder's proposals as sets of Q."""
 
     matched: Predictions
     denoised: Predictions | None
+    features: Features
 
     @property
     def logits_BQT(self) -> Tensor:
@@ -47,6 +64,7 @@ class DenoisingDecoder(upstream.MMGroundingDinoDecoder):
     """Upstream's decoder for reference boxes of four numbers, with `noise` queries in front where there are any."""
 
     noise: Denoising | None = None
+    seen: tuple[Tensor, tuple[tuple[int, int], ...], Tensor]  # of the last pass: real cells, shapes, valid ratios
     bbox_embed: nn.ModuleList  # type: ignore[assignment]
 
     def forward(  # type: ignore[override]
@@ -61,6 +79,8 @@ class DenoisingDecoder(upstream.MMGroundingDinoDecoder):
         **kwargs: Any,
     ) -> upstream.MMGroundingDinoDecoderOutput:
         """Layer by layer: normed states (B, L, D + Q, C), and the reference boxes that each layer starts from."""
+        shapes = tuple((int(height), int(width)) for height, width in kwargs["spatial_shapes_list"])
+        self.seen = (kwargs["vision_encoder_attention_mask"], shapes, valid_ratios)
         hidden, reference, mask = self._queries(inputs_embeds, reference_points)
         floor = torch.finfo(text_encoder_hidden_states.dtype).min
         text_mask = text_encoder_attention_mask[:, None, None, :].to(text_encoder_hidden_states.dtype) * floor
@@ -136,7 +156,11 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
             torch.cat([logits[:, :, first:], proposals[None]]), torch.cat([boxes[:, :, first:], places[None]]), valid_BT
         )
         denoised = Predictions(logits[:, :, :first], boxes[:, :, :first], valid_BT) if first else None
-        return Outputs(matched, denoised)
+        real, shapes, ratios = self.model.decoder.seen
+        memory, states = given(inner.encoder_last_hidden_state_vision), given(inner.intermediate_hidden_states)
+        # Noised queries come first; what was matched counts from the first ordinary one.
+        features = Features(memory, real, shapes, ratios, states[:, -1, first:], boxes[-1, :, first:])
+        return Outputs(matched, denoised, features)
 
     def _heads(self, inner: upstream.MMGroundingDinoModelOutput, valid_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (L, B, D + Q, T) and boxes (L, B, D + Q, 4) of every decoder layer."""

@@ -6,8 +6,9 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,12 +16,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detector import checkpoint
+from detector.captions import start as captions
+from detector.checkpoint import Parts
 from detector.config import ModelSettings, TrainSettings
 from detector.criterion import Loss, criterion
 from detector.data import Batch, GroundingDataset, TrainData, loader
 from detector.model import OpenDetector, parameters_without_gradient
 from detector.samplers import Order, StepSampler, order_of
 from llmdet.errors import LlmdetError, SettingError
+
+M = TypeVar("M", bound=nn.Module | None)
 
 
 class TrainingError(LlmdetError):
@@ -78,11 +83,15 @@ def train(
         data, parts.tokenizer, parts.pixels, net.config.max_text_len, settings.seed, settings.data
     )
     order = order_of(dataset.table, settings)
-    _freeze_unused(net, dataset, settings, place)
-    optimizer = build_optimizer(net, settings)
+    if settings.captions:
+        rows = (dataset.table[row] for row in range(len(dataset.table)))
+        heads = captions.start(settings.captions, net.config, rows, Path(out), settings.seed, place)
+        parts = replace(parts, captions=heads)
+    _freeze(net, dataset, settings, place)
+    optimizer = build_optimizer(parts, settings)
     saved = checkpoint.checkpoints(out)
-    first = checkpoint.resume(saved[-1], net, optimizer, settings) if saved else 0
-    wrapped: nn.Module = DistributedDataParallel(net) if world > 1 else net
+    first = checkpoint.resume(saved[-1], parts, optimizer, settings) if saved else 0
+    learner, spoken = _distribute(net, world), _distribute(parts.captions, world)
     batches = loader(
         dataset, StepSampler(order, settings, first, rank, world), net.config.num_queries, settings.readers
     )
@@ -94,10 +103,10 @@ def train(
             rate = learning_rate(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            loss = compute_loss(wrapped, batch.to(place), settings, world)
+            loss = compute_loss(learner, batch.to(place), settings, world, spoken)
             optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
-            gradient = float(nn.utils.clip_grad_norm_(net.parameters(), settings.clip))
+            gradient = float(nn.utils.clip_grad_norm_(parts.named_parameters().values(), settings.clip))
             if not math.isfinite(gradient):
                 raise TrainingError(_not_finite(step, loss, gradient, batch))
             optimizer.step()
@@ -118,17 +127,26 @@ def train(
     return TrainResult(str(out), str(folder), settings.steps, first, tuple(losses), time.monotonic() - began)
 
 
-def compute_loss(model: nn.Module, batch: Batch, settings: TrainSettings, world: int = 1) -> Loss:
-    """Loss of one process's share of a batch, divided by the mean number of boxes over the processes."""
-    cast = settings.precision == "bf16"
-    with torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=cast):
+def compute_loss(
+    model: nn.Module, batch: Batch, settings: TrainSettings, world: int = 1, heads: nn.Module | None = None
+) -> Loss:
+    """Loss of one process's share of a batch, divided by the mean number of boxes over the processes.
+
+    With caption heads theirs is added, which reaches the model through its features.
+    """
+    cast = torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
+    with cast:
         outputs = model(batch.pixel_values, batch.pixel_mask, batch.input_ids, batch.attention_mask, noise=batch.noise)
     positives = torch.tensor(float(sum(batch.targets.counts)))
     if world > 1:
         positives = positives.to(batch.pixel_values.device)
         dist.all_reduce(positives)
     divisor = max(float(positives) / world, 1.0)
-    return criterion(outputs.matched, outputs.denoised, batch.noise, batch.targets, settings.criterion, divisor)
+    loss = criterion(outputs.matched, outputs.denoised, batch.noise, batch.targets, settings.criterion, divisor)
+    if heads is None:
+        return loss
+    with cast:
+        return loss.plus(heads(outputs.features, loss.match_BQ, batch.words))
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
@@ -139,19 +157,29 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def build_optimizer(model: OpenDetector, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with a slower rate for the image backbone and the text encoder."""
-    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-    for name, parameter in model.named_parameters():
+def build_optimizer(parts: Parts, settings: TrainSettings) -> torch.optim.AdamW:
+    """AdamW with a slower rate for the image backbone and the text encoder, and one of their own for captions."""
+    rate = settings.captions.rate if settings.captions else 1.0
+    factors = {"usual": 1.0, "slow": settings.slow_rate, "captions": rate}
+    groups: dict[str, list[nn.Parameter]] = {kind: [] for kind in factors}
+    for name, parameter in parts.named_parameters().items():
         if parameter.requires_grad:
-            groups["backbone" in name].append(parameter)
+            kind = "captions" if name.startswith("captions.") else "slow" if "backbone" in name else "usual"
+            groups[kind].append(parameter)
     return torch.optim.AdamW(
-        [{"params": parameters, "factor": settings.slow_rate if slow else 1.0} for slow, parameters in groups.items()],
+        [{"params": parameters, "factor": factors[kind]} for kind, parameters in groups.items() if parameters],
         lr=settings.learning_rate,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def _distribute(module: M, world: int) -> M | DistributedDataParallel:
+    """The module, with its gradients averaged over the processes where there are several."""
+    if world == 1 or module is None or not any(parameter.requires_grad for parameter in module.parameters()):
+        return module
+    return DistributedDataParallel(module)
 
 
 def _processes(settings: TrainSettings) -> tuple[int, int]:
@@ -164,14 +192,16 @@ def _processes(settings: TrainSettings) -> tuple[int, int]:
     return dist.get_rank(), world
 
 
-def _freeze_unused(
-    model: OpenDetector, dataset: GroundingDataset, settings: TrainSettings, place: torch.device
-) -> None:
-    """Freeze parameters that no loss reaches (final norms of some backbones): DDP would wait for their gradient.
+def _freeze(model: OpenDetector, dataset: GroundingDataset, settings: TrainSettings, place: torch.device) -> None:
+    """Freeze what does not learn: all of the model while captions are aligned to it, else what no loss reaches.
 
-    One backward pass finds them, whatever the backbone; weights do not change. One image is enough, and more would not
-    fit where the batch is meant for several GPUs.
+    The latter are final norms of some backbones, whose gradient DDP would wait for. One backward pass finds them,
+    whatever the backbone; weights do not change. One image is enough, and more would not fit where the batch is
+    meant for several GPUs.
     """
+    if settings.captions and settings.captions.stage == "align":
+        model.requires_grad_(False).eval()
+        return
     sampler = StepSampler(Order(len(dataset), settings.seed, 1), settings, world=settings.batch_size)
     batch = next(iter(loader(dataset, sampler, model.config.num_queries, 0)))
     compute_loss(model, batch.to(place), settings).total.backward()

@@ -17,7 +17,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from detector.config import CriterionSettings, DataSettings, DenoisingSettings, TrainSettings
+from detector.config import CaptionSettings, CriterionSettings, DataSettings, DenoisingSettings, TrainSettings
 from llmdet.catalogue import CATALOGUE, rows
 from llmdet.exports import EXPORTERS
 from llmdet.joining import SameImage
@@ -326,6 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": lambda: of_fields(TrainSettings),
     "criterion": lambda: of_fields(CriterionSettings),
     "denoising": lambda: of_fields(DenoisingSettings),
+    "caption_losses": lambda: of_fields(CaptionSettings),
     "samples": lambda: of_fields(DataSettings),
     "evaluate": lambda: of_fields(EvaluateSection),
     "report": lambda: of_fields(ReportSection),

@@ -1,0 +1,65 @@
+"""The caption heads of a run: the language model found or made, and the additions to it as they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from transformers import MMGroundingDinoConfig
+
+from detector.captions import heads as module
+from detector.captions import llm, tiny
+from detector.captions.heads import CaptionHeads
+from detector.config import CaptionSettings
+from detector.words import words_of
+from llmdet.record import Record
+
+TINY = "llm"  # folder of a run that the tiny model is kept in
+READ = 2000  # records that the tiny model learns from
+
+
+def start(
+    settings: CaptionSettings,
+    config: MMGroundingDinoConfig,
+    records: Iterable[Record],
+    out: Path,
+    seed: int,
+    place: torch.device,
+) -> CaptionHeads:
+    """Heads on their device, ready to train; in a process group each process calls this.
+
+    The language model is in bfloat16 on a GPU and in float32 on a CPU, the additions always in float32.
+    """
+    name = settings.llm
+    if name == "tiny":
+        name = str(out / TINY)
+        if _rank() == 0 and not (out / TINY / "config.json").is_file():
+            out.mkdir(parents=True, exist_ok=True)
+            tiny.write(out / TINY, *texts_of(records), replace(tiny.TinySettings(), seed=seed))
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()
+    model = llm.read(name, torch.bfloat16 if place.type == "cuda" else torch.float32, settings.recompute)
+    torch.manual_seed(seed)
+    made = CaptionHeads(model, config, settings)
+    if settings.start:
+        module.load(settings.start, made)
+    return made.to(place).train()
+
+
+def texts_of(records: Iterable[Record]) -> tuple[list[str], list[str]]:
+    """What records say of photos, and of boxes."""
+    images: list[str] = []
+    regions: list[str] = []
+    for number, record in zip(range(READ), records, strict=False):
+        chosen = [(region, box) for region in record.regions for box in region.boxes]
+        words = words_of(record, chosen, "mixed", (number,))
+        images += [words.image] if words.image else []
+        regions += [text for text in words.regions if text]
+    return images, regions
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
