@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from llmdet.errors import SettingError
+
 if TYPE_CHECKING:
     from transformers import MMGroundingDinoConfig
 
@@ -52,6 +54,15 @@ class DataSettings:
     negatives: Literal["frozen", "dynamic"] = "frozen"
     negative_names: int = 85  # at most so many names that the photo does not show (`dynamic`)
     weights: dict[str, float] = field(default_factory=dict)  # how often a source's records come; 1 where not named
+
+    def __post_init__(self) -> None:
+        """Raise SettingError for numbers that cannot be meant."""
+        if not 0 <= self.flip <= 1:
+            raise SettingError(f"data.flip is a share from 0 to 1; got {self.flip}")
+        if min((*self.short_sides, 1)) < 1 or self.long_side < 0:
+            raise SettingError(f"data.short_sides and long_side are pixels; got {self.short_sides}, {self.long_side}")
+        if self.negative_names < 0:
+            raise SettingError(f"data.negative_names is a number from 0 on; got {self.negative_names}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

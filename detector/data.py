@@ -39,6 +39,7 @@ from llmdet.record import Box, Record, Region
 log = logging.getLogger(__name__)
 
 Note = tuple[str, str]  # what it is about, said once each; and one line for a person
+UNTOLD = "no caption"  # a note about records that are not asked for where captions are off
 PATIENCE = 64  # unusable photos in a row after which training stops
 STREAM = 2  # of the random numbers of a sample; denoising draws from the seed itself, the words from stream 1
 
@@ -154,7 +155,7 @@ class GroundingDataset(Dataset[Sample]):
 def _notes(record: Record, used: int) -> Iterator[Note]:
     """What a person should know of a record of which `used` boxes became targets."""
     if not record.captions:
-        yield "no caption", f"{record.id} and maybe others have no image caption: they take no part in that loss"
+        yield UNTOLD, f"{record.id} and maybe others have no image caption: they take no part in that loss"
     count = sum(map(_usable(record), (box for region in record.regions for box in region.boxes)))
     if not count:
         yield "no box", f"{record.id} and maybe others have no box: they teach what is absent only"
@@ -213,7 +214,7 @@ class Collate:
         return Batch(names, pixel_values, pixel_mask, input_ids, attention_mask, targets, noise, words, notes)
 
     def _notes(self, sample: Sample) -> Iterator[Note]:
-        yield from sample.notes
+        yield from (note for note in sample.notes if self.settings.captions or note[0] != UNTOLD)
         if len(sample.boxes) > self.queries:
             yield (
                 f"{sample.id} queries",

@@ -138,6 +138,7 @@ class MappedParts:
         try:
             with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
                 writer.write_batch(batch)
+            pa.default_memory_pool().release_unused()
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from detector import checkpoint
-from detector.config import DataSettings, TrainSettings
+from detector.config import CaptionSettings, DataSettings, TrainSettings
 from detector.data import Batches, GroundingDataset, TrainData, loader, targets_of
 from detector.pixels import Pixels
 from detector.samplers import StepSampler, order_of
 from detector.train import compute_loss
-from llmdet.errors import MissingError
+from llmdet.errors import MissingError, SettingError
 from llmdet.record import Box, Record, Region, to_batch
 from llmdet.workspace import to_parquet
 from tests.detector import example_run
@@ -153,6 +153,14 @@ def test_a_mirrored_photo_has_mirrored_boxes_and_its_own_words(tmp_path: Path) -
     assert np.array_equal(turned.ids, straight.ids)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"flip": 1.5}, {"short_sides": (0,)}, {"long_side": -1}, {"negative_names": -1}, {"flip": float("nan")}]
+)
+def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=rf"data\..*{next(iter(wrong))}"):
+        DataSettings(**wrong)
+
+
 def odd_data(folder: Path) -> TrainData:
     """Three records with everything that is odd."""
     given = example_run.data(folder, 3)
@@ -172,8 +180,9 @@ def odd_data(folder: Path) -> TrainData:
 
 def test_odd_records_are_named_once_and_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = dataset(odd_data(tmp_path))
+    asked = example_run.settings(6, captions=CaptionSettings())
     with caplog.at_level(logging.WARNING):
-        batches = list(batches_of(data, example_run.settings(6)))
+        batches = list(batches_of(data, asked))
     counts = {name: count for batch in batches for name, count in zip(batch.names, batch.targets.counts, strict=True)}
     assert counts["w/0/0"] == 400
     assert 10 < counts["w/1/0"] < 40
