@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from itertools import pairwise
 
 from llmdet.checks.finding import Checked, Finding
 from llmdet.checks.reading import NUMBERS, Known, Noun, Reading
-from llmdet.checks.things import nouns_of, things_of, tokens_of
+from llmdet.checks.things import is_thing, nouns_of, things_of, tokens_of
 from llmdet.nouns import is_invariant
 from llmdet.record import Box
 
@@ -48,8 +49,9 @@ def contradicted(reading: Reading, known: Known, placed: Placed = tuple, small: 
         if number is None or boxes is None or set(noun.meant.values()) == {"part"}:
             continue
         claims += 1
-        missed = number < _fewest(boxes, small) and _of_all(reading, noun) and noun not in placed()
-        if missed or number > len(boxes):
+        least, most = _bounds(reading, noun)
+        missed = most and number < _fewest(boxes, small) and _of_all(reading, noun) and noun not in placed()
+        if missed or (least and number > len(boxes)):
             said = reading.text[slice(*noun.whole)]
             findings.append(
                 Finding("count_contradiction", noun.whole, f"{said!r} says {number}: {_boxes_of(len(boxes))}")
@@ -63,6 +65,10 @@ def _number(reading: Reading, noun: Noun) -> int | None:
     before = reading.tokens[first - 1].text.lower() if first else ""
     invariant = is_invariant(reading.text[slice(*noun.span)].lower())
     if noun.number is not None and (invariant or noun.plural == (noun.number > 1)):
+        if _bounds(reading, noun) != (True, True):
+            return noun.number
+        if before == "about" and reading.words[first - 2] == "all":
+            return noun.number  # "the picture is all about two dogs"
         if before == "to" and first > 1 and reading.words[first - 2] not in (*NUMBERS, "up", "close"):
             return noun.number  # "the eye goes to three dogs"
         return None if before in _ABOUT or not _ABOUT.isdisjoint(noun.words) else noun.number
@@ -79,6 +85,17 @@ def _number(reading: Reading, noun: Noun) -> int | None:
     if named or after["all"] or after["verb"]:
         return NUMBERS.get(after["number"].lower()) or int(after["number"])
     return None
+
+
+def _bounds(reading: Reading, noun: Noun) -> tuple[bool, bool]:
+    """Whether there are at least and at most as many as said: "no fewer than two dogs" is not at most two."""
+    before = reading.words[max(0, noun.tokens[0] - 6) : noun.tokens[0]]
+    if before[-2:] in (("at", "least"), ("at", "most")):
+        return before[-1] == "least", before[-1] == "most"
+    if before[-1:] != ("than",):
+        return True, True
+    denied = [word for no, word in pairwise(before) if no in ("no", "not")]
+    return not {"fewer", "less"}.isdisjoint(denied), "more" in denied
 
 
 def _apart(reading: Reading, noun: Noun) -> int | None:
@@ -127,11 +144,19 @@ def _of_all(reading: Reading, noun: Noun) -> bool:
     if noun.number == 1 and _EXACT_ONE.isdisjoint(noun.words) and not _exactly(reading, noun):
         return False
     after = reading.tokens[noun.tokens[1]].text.lower() if noun.tokens[1] < len(reading.tokens) else ""
-    if after in _WHICH or "couple" in noun.words:
+    if after in _WHICH and _narrows(reading, noun.tokens[1]):
+        return False
+    if "couple" in noun.words:
         return False
     (name,) = noun.meant
     others = [other for other in reading.nouns if other is not noun and name in other.meant]
     return not any(o.number is not None or o.determiner in ("a", "an", "another") or "other" in o.words for o in others)
+
+
+def _narrows(reading: Reading, at: int) -> bool:
+    """Whether what follows tells some things from others: "dogs with collars", but not "dogs with care"."""
+    following = reading.nouns_from(at + 1, 1)
+    return reading.words[at] != "with" or not following or is_thing(following[0])
 
 
 def _exactly(reading: Reading, noun: Noun) -> bool:

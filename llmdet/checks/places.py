@@ -36,13 +36,13 @@ _ORDER = re.compile(r"\b(?P<one>left|right|top|bottom)\s+to\s+(?:the\s+)?(?P<two
 _ANY = re.compile(rf"{_SIDE}|above|below|beneath")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
 _OF_FRAME = re.compile(rf"\s+of\s+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
-_OF = re.compile(r"\s+(?:of|from)\s+")
+_OF = re.compile(r"\s+(?:of|from|than)\s+")
 _OPENING = re.compile(r"(?:(?:far|looking|turning|moving|going)\s+)?(?P<one>left|right)\s*[:,]")
 _PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
     r"(?!opening$)(?:look|fac|turn|lean|point|head|mov|gaz|tilt|glanc|slop|curv|bend|reach|exten|fall|star(?:e|ing)|walk|run|driv|fly|"
-    r"flie|direct|angle|aim|travel|swing|veer|shift|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
+    r"flie|direct|angle|aim|travel|swing|veer|shift(?!ed)|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
 )
 _MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
 _IMPERATIVE = frozenset("look glance gaze turn".split())

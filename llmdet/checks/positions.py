@@ -23,7 +23,9 @@ _STANDS_ON = re.compile(
     r"\b(?:on|in|over|against|near|across|along|through|(?<!look )(?<!looks )(?<!looking )(?<!staring )(?<!gazing )at|"
     r"(?<!ed )by)\s+$"  # "looks at a tree", "watched by a man" do not say where it stands
 )
-_GENERIC = frozenset("object thing item subject element one".split())  # "the object on the left is a dog"
+_GENERIC = frozenset(
+    "object thing item subject element one something someone".split()
+)  # "the object on the left is a dog"
 _PRONOUNS = frozenset(["it", "they"])
 _LONGEST = 100  # words of a sentence that are looked at on either side of a place: keeps endless ones linear
 
@@ -128,7 +130,7 @@ class _Around:
     def _relative(self, after: list[Ground]) -> list[Ground]:
         """The thing, and the one that "left of" or "above" goes on with."""
         behind = token_at(self.reading, self.place.span[1])
-        if self.reading.words[behind : behind + 1] == ("of",):
+        if self.reading.words[behind : behind + 1] in (("of",), ("from",), ("than",)):
             behind += 1
         if self.reading.words[behind : behind + 1] == ("it",):
             other = self._meant(behind)
@@ -172,7 +174,7 @@ class _Around:
         """Whether it is "the object on the left is a dog"."""
         if len(self.before) != 1 or self.before[0].noun.words[-1] not in _GENERIC or not self.after:
             return False
-        return self.reading.words[token_at(self.reading, self.place.span[1])] in ("is", "are", "was", "were")
+        return self.reading.words[token_at(self.reading, self.place.span[1])] in ("is", "are", "was", "were", ":")
 
     def _only(self) -> list[Ground]:
         """The one thing that the sentence names, where nothing better is known."""
@@ -182,9 +184,9 @@ class _Around:
         return self._of(things[0]) if len(things) == 1 and not _ONE.search(behind.lower()) else []
 
     def _of_frame(self) -> bool:
-        """Whether the first noun of the sentence is the picture."""
-        first = nouns_of(self.reading, self.before[0].noun.sentence)[0]
-        return is_frame(first.words)
+        """Whether the sentence speaks of the picture before the place."""
+        nouns = nouns_of(self.reading, self.before[0].noun.sentence)
+        return any(is_frame(noun.words) for noun in nouns if noun.span[1] <= self.place.span[0])
 
     def _subject(self) -> list[Ground]:
         """The nouns before a place that it can be said of."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from llmdet.checks.names import Fit, Names, names_index
 from llmdet.lemmas import singular
-from llmdet.nouns import count_word, is_plural
+from llmdet.nouns import COLOURS, count_word, is_plural
 from llmdet.phrases import COUNTED, Parser, ParserName, Phrase
 from llmdet.record import Record, Region, Span
 from llmdet.tagging import Token
@@ -38,8 +38,8 @@ _ENDS = frozenset(".!?;:")
 _BREAKS = frozenset(["but", "while", "whereas", "although", "though", ";", ":", ".", "!", "?"])
 _ONE_OF = frozenset("a an one this that each every another".split())
 NUMBERS = {count_word(number): number for number in range(1, 13)}
-_PREPOSITIONS = frozenset(
-    "beside behind by next near under above below in on at of to from between before after".split()
+_NEAR_WORDS = frozenset(
+    "away here now there beside behind by next near under above below in on at of to from between before after".split()
 )
 _COMPARED = frozenset("closer nearer further farther".split())
 _SUBJECTS = frozenset("i we you they he she it who".split())
@@ -48,7 +48,7 @@ _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
 _NO_NOUNS = frozenset(
     "nearby too here there alone together outside inside outdoors indoors afar apart away opposite still "
     "looks appears seems stands sits lies rests hangs remains stays wears sports boasts features displays exhibits "
-    "presents reveals gleams glows shines".split()
+    "presents reveals gleams glows shines appear seem remain exist become somebody someone everybody everyone".split()
 )
 _NOUNS_IN_ING = frozenset(
     "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
@@ -137,6 +137,8 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
             continue  # "one sees" is taken for a noun
         if len(phrase.words) == 1 and (lower[phrase.tokens[0] - 1] in _SUBJECTS or phrase.words[0] in _COMPARED):
             continue  # "we move", "closer to the top"
+        if _opens_with_participle(tokens.tokens, phrase):
+            continue
         taken.update(range(*phrase.tokens))
         nouns.append(_noun(phrase, tokens.tokens, lower, index, sentences[phrase.tokens[0]]))
     if more := _untagged(tokens.tokens, lower, index, taken, sentences):
@@ -146,6 +148,18 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
     return Reading(
         text, tokens.tokens, tuple(_claiming(text, tokens.tokens, lower, nouns, quoted)), lower, tuple(sentences)
     )
+
+
+def _opens_with_participle(tokens: Sequence[Token], phrase: Phrase) -> bool:
+    """Whether a sentence begins with "Seen to" or "Placed on", whose capital makes it look like a name."""
+    first, stop = phrase.tokens
+    if (
+        stop - first != 1
+        or tokens[first].tag not in ("NN", "NNP")
+        or not tokens[first].text.lower().endswith(("ed", "en", "ing"))
+    ):
+        return False
+    return stop < len(tokens) and tokens[stop].tag in ("IN", "TO") and (not first or tokens[first - 1].text in _ENDS)
 
 
 def _sentence_numbers(lower: Sequence[str]) -> list[int]:
@@ -213,8 +227,9 @@ def _number(phrase: Phrase, head: str, before: str) -> int | None:
     if phrase.count == 1 or (phrase.count and "pair" in phrase.words and singular(head) == head):
         return 1 if "one" in phrase.words else None  # "a dog"; "a pair of skis"
     if phrase.count is None:  # a capital made the tagger see a name: "Six trucks"
-        counted = phrase.words[0] == "a" and phrase.words[2:3] == ("of",) and singular(head) != head
-        group = COUNTED.get(phrase.words[1]) if counted else None
+        counted = phrase.words[0] == "a" and phrase.words[2:3] == ("of",) and head.endswith("s")
+        alone = phrase.words[1:2] == ("pair",) and singular(head) == head  # "a pair of skis"
+        group = COUNTED.get(phrase.words[1]) if counted and not alone else None
         return group or next((NUMBERS[word] for word in phrase.words if word in NUMBERS), None)
     return phrase.count
 
@@ -231,12 +246,14 @@ def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
     word, after = lower[head], lower[head + 1]
     if after.endswith("s") and lower[head + 2 : head + 3] and lower[head + 2] in _ARTICLES:
         return True  # "the bus sports a"
+    if after in COLOURS:
+        return True  # "somebody painted the vase blue"
     if after in _NO_NOUNS or (after.endswith("ed") and after not in _NOUNS_IN_ED):
         return True
     if after.endswith("ing") and after not in _NOUNS_IN_ING:
         return True  # "an umbrella standing"
     behind = lower[head + 2] if head + 2 < len(lower) else ""
-    if behind in _DETERMINERS or (after in ("right", "left") and behind in _PREPOSITIONS):
+    if behind in _DETERMINERS or (after in ("right", "left") and behind in _NEAR_WORDS):
         return True  # "a truck share the", "a horse right beside"
     if (phrase.determiner in _ONE_OF or "one" in phrase.words) and after.endswith("s") and singular(after) != after:
         return True
@@ -262,7 +279,8 @@ def _untagged(
             span = (tokens[begin].span[0], tokens[at].span[1])
             whole, many = (tokens[first].span[0], span[1]), singular(word) != word
             words, before = tuple(lower[first : at + 1]), tuple(lower[first + 1 : begin])
-            number = NUMBERS[lead] if NUMBERS.get(lead, 1) > 1 else None
+            said = NUMBERS.get(lead) or (int(lead) if lead.isdecimal() and len(lead) < 4 else 1)
+            number = said if said > 1 else None
             found.append(
                 Noun(span, whole, meant, True, number, many, words, before, lead, (first, at + 1), sentences[at])
             )
@@ -304,7 +322,8 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
         word = near[place]
         if word in _BREAKS or word == ",":
             break
-        if word in _DENY or (word in _LIKE and place >= len(near) - 2):
+        bound = word in ("no", "not") and near[place + 1 : place + 2] in (["more"], ["fewer"], ["less"])
+        if (word in _DENY and not bound) or (word in _LIKE and place >= len(near) - 2):
             return True
         if word == "as" and place and near[place - 1] in _AS:
             return True

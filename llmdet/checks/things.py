@@ -23,7 +23,7 @@ _ABSTRACT = frozenset(
     "plane direction balance emphasis interest focus gaze lens photographer observer lot bit total number count group "
     "set pair trio quartet quintet row line rest sight display exception fact time day moment depth width height size "
     "shape form addition front back bounds reach vicinity extreme everything nothing something anything "
-    "someone somebody nobody owner thanks case name glimpse range order visibility clarity being doubt "
+    "someone somebody nobody owner thanks case name glimpse range order visibility clarity being doubt care ease "
     "mention proximity caption description exact".split()
 )
 _VERBS_AS_NOUNS = frozenset("looks look glows glow shows show stands rests sits lies appears remains seems".split())
