@@ -81,7 +81,7 @@ def model_key(checkpoint: str) -> str:
 
     folder = find(checkpoint)
     kept = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors", ".txt")]
-    own = ("inputs.json", "result.json")  # of the training run, not of the model
+    own = ("inputs.json", "result.json", "thresholds.json")  # of the training run, of predict; not of the model
     return fingerprint([[path.name, files.sha256(path.read_bytes())] for path in kept if path.name not in own])
 
 

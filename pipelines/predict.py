@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Format = Literal["pictures", "coco", "odvg"]
 _PICTURES_PER_ITEM = 32  # of Ray; a video is an item of its own
 _GPU_BATCH = 8
+_SEEN = 300  # boxes of a picture from which those that are shown are chosen, as evaluations have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +176,10 @@ class _Look:
     def _batch(self) -> int:
         return self.settings.batch_size or (_GPU_BATCH if self.gpu else 1)
 
+    @property
+    def _top_k(self) -> int:
+        return self.settings.top_k or (1 if self.question.mode == "referring" else 100)
+
     def look(self, named: Sequence[_Named]) -> Iterator[Prediction]:
         """What is found in each picture, in order; memory holds one batch."""
         every = Every.read(self.settings.every)
@@ -196,7 +201,7 @@ class _Look:
             self.model,
             images,
             self.question,
-            top_k=self.settings.top_k or (1 if self.question.mode == "referring" else 100),
+            top_k=max(_SEEN, self._top_k),
             threshold=self.threshold,
             batch_size=self._batch,
             names_per_prompt=self.settings.names_per_prompt,
@@ -227,12 +232,12 @@ class _Look:
         """Numbers of the boxes that are shown: those with a pixel, of each phrase without what `nms_iou` takes away."""
         rows = [row for row in range(len(found.scores)) if fault(tuple(found.boxes[row]), *size) is None]
         if self.settings.nms_iou is None:
-            return rows
+            return rows[: self._top_k]
         kept: set[int] = set()
         for label in {int(found.labels[row]) for row in rows}:
             mine = np.array([row for row in rows if found.labels[row] == label])
             kept |= set(mine[suppress(found.boxes[mine], found.scores[mine], self.settings.nms_iou)].tolist())
-        return [row for row in rows if row in kept]
+        return [row for row in rows if row in kept][: self._top_k]
 
 
 def _named(urls: Sequence[str], out: str) -> list[_Named]:

@@ -288,18 +288,23 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 # --- real rows -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_captions_and_photos_come_out_as_odvg(
     local: None, workspace: Workspace, tmp_path: Path, samples: Path, tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """All of the samples' LLaVA rows, over photos of COCO in place of their own, and Flickr30k with its photos."""
     monkeypatch.setattr(pipelines.ground, "run_parts", lambda items, work, **_: [work(item) for item in items])
+    annotations = samples / "llava/caps_boxes_coco2014_val_80.jsonl"
+    named = [orjson.loads(line)["image"] for line in annotations.read_bytes().splitlines()]
     (tmp_path / "photos").mkdir()
-    photo = "000000416256.jpg"
-    (tmp_path / "photos" / photo).write_bytes((samples / "coco/coco_tiny_val/val2017" / photo).read_bytes())
-    llava = Llava(annotations=str(samples / "llava/caps_boxes_coco2014_val_80.jsonl"), images=str(tmp_path / "photos"))
+    for name, photo in zip(named, sorted((samples / "coco/coco_tiny_val/val2017").glob("*.jpg")), strict=True):
+        (tmp_path / "photos" / name).write_bytes(photo.read_bytes())
+    llava = Llava(annotations=str(annotations), images=str(tmp_path / "photos"))
     flickr = Flickr30k(annotations=str(samples / "flickr30k"), images=str(samples / "flickr30k/flickr30k_images"))
-    for source, count in ((llava, 1), (flickr, 110)):
+    for source, count in ((llava, 80), (flickr, 110)):
         ingest(workspace, source)
         done = ground(workspace, source.name, tiny, replace(ANY, boxed="replace", part_rows=64))
+        assert done.faults == {}
         assert done.records + sum(done.rejects.get(r, 0) for r in ("no_phrase", "too_few_boxes")) == count
         assert done.records >= 0.9 * count
         out = tmp_path / source.name
@@ -307,8 +312,19 @@ def test_real_captions_and_photos_come_out_as_odvg(
         lines = [orjson.loads(line) for line in (out / "odvg.jsonl").read_bytes().splitlines()]
         assert len(lines) == done.records
         for line in lines:
-            text = line["grounding"]["caption"]
-            assert line["grounding"]["regions"]
-            for region in line["grounding"]["regions"]:
-                phrases = region["phrase"] if isinstance(region["phrase"], list) else [region["phrase"]]
-                assert [text[a:b] for a, b in region["tokens_positive"]] == phrases
+            check_odvg(line, Path(source.images))
+
+
+def check_odvg(line: dict[str, Any], images: Path) -> None:
+    """A line of the grounding form says what MM-Grounding-DINO's reader needs, and its boxes lie in its photo."""
+    with Image.open(images / line["filename"]) as photo:
+        assert photo.size == (line["width"], line["height"])
+    text = line["grounding"]["caption"]
+    assert line["grounding"]["regions"]
+    for region in line["grounding"]["regions"]:
+        phrases = region["phrase"] if isinstance(region["phrase"], list) else [region["phrase"]]
+        assert [text[a:b] for a, b in region["tokens_positive"]] == phrases
+        boxes = region["bbox"] if isinstance(region["bbox"][0], list) else [region["bbox"]]
+        for x1, y1, x2, y2 in boxes:
+            assert 0 <= x1 <= x2 - 1 <= line["width"] - 1
+            assert 0 <= y1 <= y2 - 1 <= line["height"] - 1
