@@ -3,14 +3,14 @@
     python benchmarks/merge_export.py [--records 100000 300000 1120000] [--part-rows 8192]
 
 Ours: `pipelines.merge` (which validates) from `records/` tables to `groundingcap/`, then `pipelines.export` to ODVG
-jsonl and to parquet, in one Ray session, as `llmdet-data run` does it. The peers (merge_export_peer.py) make the same
+jsonl and to parquet, in one process without a cluster, as on any single machine. The peers (merge_export_peer.py) make the same
 checks one dict at a time, and write the merged records and the same ODVG bytes (compared here):
 
 - "json": the standard library only. It cannot read parquet, so the same whole records come as jsonl, a file a source.
 - "json + pyarrow": the same parquet files in, and parquet files with the same rows out (compared here).
 
 One record of 50,000 has a fault, which all must find. Each runs in a process of its own. `seconds` are those of the
-whole process by the clock, so ours has imports, Ray's start and its end in them; `stages_s` has not. `cpu_s` is user
+whole process by the clock, so ours has the start and imports in them; `stages_s` has not. `cpu_s` is user
 and system time of all processes, sampled, which says more than the clock where others use the machine too. Memory is
 the peak of the sum of proportional set sizes.
 """
@@ -41,7 +41,6 @@ from llmdet.exports.parquet import Parquet
 from llmdet.record import Record, to_batch
 from llmdet.sources.source import SourceInfo
 from llmdet.workspace import Manifest, Workspace
-from pipelines.cluster import cluster
 from pipelines.export import export
 from pipelines.merge import merge
 
@@ -144,15 +143,12 @@ def ours(url: str) -> dict[str, float]:
     workspace = Workspace.at(url)
     times: dict[str, float] = {}
     started = time.monotonic()
-    with cluster(workspace.url):
-        times["ray_start_s"], started = time.monotonic() - started, time.monotonic()
-        outcome = merge(workspace)
-        times["merge_s"], started = time.monotonic() - started, time.monotonic()
-        written = export(workspace, Odvg(), workspace.path("exports"))
-        times["odvg_s"], started = time.monotonic() - started, time.monotonic()
-        copied = export(workspace, Parquet(), workspace.path("exports"))
-        times["parquet_s"], started = time.monotonic() - started, time.monotonic()
-    times["ray_stop_s"] = time.monotonic() - started
+    outcome = merge(workspace)
+    times["merge_s"], started = time.monotonic() - started, time.monotonic()
+    written = export(workspace, Odvg(), workspace.path("exports"))
+    times["odvg_s"], started = time.monotonic() - started, time.monotonic()
+    copied = export(workspace, Parquet(), workspace.path("exports"))
+    times["parquet_s"] = time.monotonic() - started
     assert written.records == copied.records == outcome.records
     assert written.boxes == copied.boxes
     counts = {"records": outcome.records, "rejects": sum(outcome.rejects.values()), "boxes": written.boxes}

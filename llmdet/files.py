@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import tempfile
+import threading
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ _ZSTD = ".zst"
 _BOM = b"\xef\xbb\xbf"
 _PIECE = 1 << 20  # characters
 _SLACK = 16  # characters before a cut in which a number or literal may look wrong
+_SYNC_S = 0.25  # between syncs of a file that is being written
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -132,8 +134,8 @@ def _is_local(fs: Any) -> bool:
     return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
 
 
-def write_bytes(url: str, data: bytes) -> str:
-    """Write a file all or nothing, and return the SHA-256 of what was written.
+def write_bytes(url: str, data: bytes, digest: str | None = None) -> str:
+    """Write a file all or nothing, and return the SHA-256 of what was written (`digest`, where that is known already).
 
     Local: temporary name, fsync, rename. Object stores: one PUT, which is atomic by itself.
     """
@@ -141,7 +143,7 @@ def write_bytes(url: str, data: bytes) -> str:
     fs.makedirs(posixpath.dirname(path), exist_ok=True)
     if not _is_local(fs):
         fs.pipe_file(path, data)
-        return sha256(data)
+        return digest or sha256(data)
     temporary = posixpath.join(posixpath.dirname(path), f".{posixpath.basename(path)}.{uuid.uuid4().hex[:8]}")
     try:
         with open(temporary, "wb") as file:
@@ -152,7 +154,7 @@ def write_bytes(url: str, data: bytes) -> str:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
-    return sha256(data)
+    return digest or sha256(data)
 
 
 Compression = Literal["gzip", "zstd"]
@@ -171,7 +173,7 @@ def open_atomic(url: str, compression: Compression | None = None) -> Iterator[IO
     folder = posixpath.dirname(path) if at_home else tempfile.gettempdir()
     temporary = posixpath.join(folder, f".{posixpath.basename(path)}.{uuid.uuid4().hex[:8]}")
     try:
-        with _open_compressed(temporary, compression) as stream:
+        with _open_compressed(temporary, compression) as stream, _synced(temporary):
             yield stream
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -182,6 +184,26 @@ def open_atomic(url: str, compression: Compression | None = None) -> Iterator[IO
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+@contextmanager
+def _synced(path: str) -> Iterator[None]:
+    """Send what is written to the disk while a block writes more: at its end a gigabyte would take seconds."""
+    over = threading.Event()
+
+    def sync() -> None:
+        with open(path, "rb+") as file:
+            while not over.wait(_SYNC_S):
+                with suppress(OSError):  # whoever closes the file syncs it again, and says what fails
+                    os.fsync(file.fileno())
+
+    thread = threading.Thread(target=sync, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -20,13 +20,25 @@ def seal(data: bytes) -> bytes:
 
 def is_whole(data: bytes) -> bool:
     """Whether these are the very bytes that `seal` returned."""
+    return sha256_of_whole(data) is not None
+
+
+def sha256_of_whole(data: bytes) -> str | None:
+    """The SHA-256 of a sealed file in hexadecimal digits, or None where these are not the bytes that `seal` returned.
+
+    Content is hashed once for both.
+    """
     footer = _footer(data)
     if not _SIZE <= footer <= len(data):
-        return False
+        return None
     view = memoryview(data)
-    digest = hashlib.sha256(view[: footer - _SIZE])
-    digest.update(view[footer:])
-    return digest.digest() == view[footer - _SIZE : footer]
+    file = hashlib.sha256(view[: footer - _SIZE])
+    content = file.copy()
+    content.update(view[footer:])
+    if content.digest() != view[footer - _SIZE : footer]:
+        return None
+    file.update(view[footer - _SIZE :])
+    return file.hexdigest()
 
 
 def _footer(data: bytes) -> int:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -194,6 +193,8 @@ def _true(mask: pa.Array) -> int:
 
 def _words(texts: pa.Array) -> NDArray[Any]:
     # Not Arrow's regular expressions: to them only ASCII white space parts words.
+    import polars as pl  # takes as long to import as all the rest, and who imports this module may count nothing
+
     return pl.Series("text", texts, dtype=pl.String).str.count_matches(r"\S+").fill_null(0).to_numpy()
 
 
@@ -219,6 +220,8 @@ def _made(level: str, captions: pa.Array) -> Counter[Made]:
 
 
 def _image_keys(batch: pa.RecordBatch) -> NDArray[np.uint64]:
+    import polars as pl
+
     names = {name: pl.Series(name, batch.column(name), dtype=pl.String) for name in ("root", "image")}
     return pl.DataFrame(names).hash_rows(seed=0).to_numpy()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -74,12 +73,12 @@ def sound(batch: pa.RecordBatch) -> NDArray[np.bool_]:
     owner = np.repeat(np.arange(batch.num_rows), _numbers(batch.column("negatives").value_lengths()))
     good[owner[~_inside(_pairs(batch.column("negatives")), lengths[owner])]] = False
     # From here on every phrase has its span, so both lists run side by side.
-    regions = flat.regions.filter(pa.array(in_step))
+    regions = _those(flat.regions, in_step)
     owner = np.repeat(flat.record_of_region[in_step], _numbers(regions.field("spans").value_lengths()))
     spans = _pairs(regions.field("spans"))
     inside = _inside(spans, lengths[owner])
     good[owner[~inside]] = False
-    phrases = regions.field("phrases").flatten().filter(pa.array(inside))
+    phrases = _those(regions.field("phrases").flatten(), inside)
     there = _said(batch.column("text"), owner[inside], spans[inside], phrases)
     good[owner[inside][~there]] = False
     captions = batch.column("captions")
@@ -109,6 +108,11 @@ def _with_broken_links(captions: pa.StructArray, owner: NDArray[np.int64], flat:
     return np.asarray(owner[~(_inside(spans, lengths) & known & inside)])
 
 
+def _those(items: pa.Array, mask: NDArray[np.bool_]) -> pa.Array:
+    """The items of a mask; nearly always all of them, which then need no copy."""
+    return items if mask.all() else items.filter(pa.array(mask))
+
+
 def _in_step(regions: pa.StructArray) -> NDArray[np.bool_]:
     """Regions with as many phrases as spans, and at least one."""
     phrases = _numbers(regions.field("phrases").value_lengths())
@@ -121,7 +125,7 @@ def _said(texts: pa.Array, owner: NDArray[np.int64], spans: NDArray[np.int64], p
     same = (np.diff(begins) == _numbers(pc.utf8_length(texts)))[owner]  # there a character is a byte
     same &= _numbers(pc.binary_length(phrases)) == spans[:, 1] - spans[:, 0]
     if same.any():
-        wanted, bounds = utf8(phrases.cast(pa.string()).filter(pa.array(same)))
+        wanted, bounds = utf8(_those(phrases.cast(pa.string()), same))
         said = data[_runs(begins[owner[same]] + spans[same, 0], np.diff(bounds))]
         differ = np.flatnonzero(_LOWER[said] != _LOWER[wanted[bounds[0] : bounds[-1]]])
         same[np.flatnonzero(same)[np.searchsorted(bounds - bounds[0], differ, side="right") - 1]] = False
@@ -143,6 +147,8 @@ def _said_in_unicode(
     texts: pa.Array, owner: NDArray[np.int64], spans: NDArray[np.int64], phrases: pa.Array
 ) -> NDArray[np.bool_]:
     """`_said` for any text: lengths and lower case are those of characters."""
+    import polars as pl  # a fifth of the time that merge takes to start, and most texts do without
+
     frame = pl.DataFrame(
         {
             "text": pl.Series(pl.from_arrow(texts)).gather(owner),

@@ -22,7 +22,7 @@ from fsspec.core import url_to_fs
 from llmdet import files
 from llmdet.errors import DamagedError, FormatError, MissingError
 from llmdet.record import Record, from_batch
-from llmdet.seal import is_whole, seal
+from llmdet.seal import seal, sha256_of_whole
 
 MANIFEST = "manifest.json"
 # A part is one row group: it is read whole, and every further group costs each column a page.
@@ -49,6 +49,14 @@ class Part:
 
     name: str
     rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The file of a part, which is what was once written."""
+
+    data: bytes
     sha256: str
 
 
@@ -97,12 +105,14 @@ class Table:
     def part_name(self, index: int, fingerprint: str) -> str:
         return f"part-{index:05d}-{fingerprint}.parquet"
 
-    def write_part(self, index: int, fingerprint: str, data: pa.RecordBatch | pa.Table | bytes) -> Part:
-        """Write one part all or nothing; bytes are a sealed parquet file already."""
+    def write_part(self, index: int, fingerprint: str, data: pa.RecordBatch | pa.Table | Sealed) -> Part:
+        """Write one part all or nothing; a sealed file is passed on as it is."""
         name = self.part_name(index, fingerprint)
-        content = data if isinstance(data, bytes) else to_parquet(data)
-        rows = pq.ParquetFile(io.BytesIO(data)).metadata.num_rows if isinstance(data, bytes) else data.num_rows
-        return Part(name, rows, files.write_bytes(files.join(self.url, name), content))
+        url = files.join(self.url, name)
+        if isinstance(data, Sealed):
+            rows = pq.ParquetFile(io.BytesIO(data.data)).metadata.num_rows
+            return Part(name, rows, files.write_bytes(url, data.data, data.sha256))
+        return Part(name, data.num_rows, files.write_bytes(url, to_parquet(data)))
 
     def listing(self) -> list[str]:
         """Names of all part files, sorted; temporary files of a killed writer are not among them."""
@@ -149,7 +159,7 @@ class Table:
         bad = []
         for part in manifest.parts if manifest else ():
             url = files.join(self.url, part.name)
-            if not files.exists(url) or not _promised(files.read_bytes(url), part.sha256):
+            if not files.exists(url) or sha256_of_whole(files.read_bytes(url)) != part.sha256:
                 bad.append(part.name)
         return bad
 
@@ -248,24 +258,21 @@ def from_parquet(data: bytes, columns: list[str] | None = None) -> pa.Table:
     return pq.ParquetFile(io.BytesIO(data)).read(columns=columns, use_threads=False)
 
 
-def _promised(data: bytes, sha256: str) -> bool:
-    return is_whole(data) and files.sha256(data) == sha256
-
-
 def read_part(url: str, columns: list[str] | None = None) -> pa.Table:
     """The table of a part, or some of its columns. Raises DamagedError where it is not as it was written."""
-    return from_parquet(read_whole(url), columns)
+    return from_parquet(read_sealed(url).data, columns)
 
 
-def read_whole(url: str) -> bytes:
+def read_sealed(url: str) -> Sealed:
     """The file of a part. Raises DamagedError where it is not as it was written."""
     data = files.read_bytes(url)
-    if not is_whole(data):
+    digest = sha256_of_whole(data)
+    if digest is None:
         raise DamagedError(
             f"{url} is damaged: its checksum does not fit its content; find all such files, and take them out of the "
             "way, with: llmdet-data doctor --verify --remove-damaged"
         )
-    return data
+    return Sealed(data, digest)
 
 
 @lru_cache(maxsize=16)

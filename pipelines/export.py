@@ -11,13 +11,13 @@ import pyarrow as pa
 from llmdet import files
 from llmdet.errors import MissingError, SettingError
 from llmdet.exports import EXPORTERS, Exporter
-from llmdet.exports.exporter import Exported, JsonLines, Sources, ahead
+from llmdet.exports.exporter import Exported, JsonLines, Lines, Sources, ahead
 from llmdet.exports.parquet import Parquet
 from llmdet.sources.source import SourceInfo
-from llmdet.workspace import Table, Workspace, read_whole
+from llmdet.workspace import Sealed, Table, Workspace, read_sealed
 from pipelines.merge import best_table
 from pipelines.settings import build
-from pipelines.tasks import connected, in_order
+from pipelines.tasks import in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,9 @@ class _Part:
     def read(self) -> pa.Table:
         return self.table.read(self.name)
 
+    def file(self) -> Sealed:
+        return read_sealed(files.join(self.table.url, self.name))
+
 
 def _parts(tables: list[Table]) -> list[_Part]:
     names = [(table, part.name) for table in tables for part in table.require("run the stage before this one").parts]
@@ -89,11 +92,10 @@ def _parts(tables: list[Table]) -> list[_Part]:
 
 
 def _write(exporter: Exporter, parts: list[_Part], out: str, infos: Sources) -> Exported:
-    """In Ray tasks where the format allows it and Ray is there: starting it takes longer than a million lines."""
+    """Part by part side by side, where the format allows it."""
     if isinstance(exporter, Parquet) and exporter.by_parts and parts:
-        copies = (in_order if connected() else ahead)(_Copy(exporter, out), parts)
-        return exporter.finish_parts(copies, out)
-    if isinstance(exporter, JsonLines) and exporter.by_parts and connected():
+        return exporter.finish_parts(in_order(_Copy(exporter, out), parts), out)
+    if isinstance(exporter, JsonLines) and exporter.by_parts:
         return exporter.write_lines(in_order(_Encode(exporter, infos), parts), out, infos)
     return exporter.write(_batches(parts), out, infos)
 
@@ -105,8 +107,8 @@ class _Encode:
     exporter: JsonLines
     infos: Sources
 
-    def __call__(self, part: _Part) -> tuple[pa.Buffer, Exported]:
-        return self.exporter.lines(part.read(), self.infos)
+    def __call__(self, part: _Part) -> Lines:
+        return self.exporter.lines(part.file().data, self.infos)
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,7 @@ class _Copy:
     out: str
 
     def __call__(self, part: _Part) -> Exported:
-        data = read_whole(files.join(part.table.url, part.name))
-        return self.exporter.write_part(part.number, data, self.out)
+        return self.exporter.write_part(part.number, part.file(), self.out)
 
 
 def _batches(parts: list[_Part]) -> Iterator[pa.RecordBatch]:

@@ -15,22 +15,20 @@ from operator import add
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from llmdet import files, quality, validate
+from llmdet import files, leaves, quality, validate
 from llmdet.errors import MissingError, SettingError
 from llmdet.flat import offsets_of
 from llmdet.quality import Quality
 from llmdet.record import from_batch
 from llmdet.rejects import Reject
-from llmdet.workspace import Table, Workspace, fingerprint, from_parquet, read_whole
-from pipelines.cluster import cluster
+from llmdet.workspace import Table, Workspace, fingerprint, from_parquet, read_sealed
 from pipelines.lease import hold
-from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, in_one_line, outcome_of
-from pipelines.tasks import in_order
+from pipelines.parts import Outcome, PartOutput, Progress, Row, StageTables, outcome_of
+from pipelines.tasks import in_order, machines
 
 _MOST_COPIES = 100  # of a record
 
@@ -69,7 +67,7 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
     done = tables.done()
     if done:
         return outcome_of(done.counts, done.counts["seconds"], skipped=True)
-    with hold(tables.table.url) as held, cluster(workspace.url):
+    with hold(tables.table.url) as held, machines(workspace.url):
         rows = _written(_items(inputs, settings), _Merge(tables, settings), progress)
         held.check()
         info = {"quality": _quality(rows, names)}
@@ -80,11 +78,10 @@ def merge(workspace: Workspace, settings: MergeSettings | None = None, progress:
 
 def _written(items: list[Row], work: _Merge, progress: Progress | None) -> list[Row]:
     rows: list[Row] = []
-    with in_one_line():
-        for row in in_order(work, items):
-            rows.append(row)
-            if progress:
-                progress(len(rows), len(items))
+    for row in in_order(work, items):
+        rows.append(row)
+        if progress:
+            progress(len(rows), len(items))
     return rows
 
 
@@ -161,20 +158,33 @@ class _Merge:
     settings: MergeSettings
 
     def __call__(self, item: Row) -> Row:
-        row = self.tables.adopt(item["index"]) or self.tables.write(item["index"], self._output(item))
-        figures = Quality.of(self.tables.table.read(row["part"][0], quality.COLUMNS))
+        row = self.tables.adopt(item["index"])
+        if row:
+            figures = Quality.of(self.tables.table.read(row["part"][0], quality.COLUMNS))
+        else:
+            output, figures = self._output(item)
+            row = self.tables.write(item["index"], output)
         return {**row, "source": item["source"], "quality": figures.to_dict()}
 
-    def _output(self, item: Row) -> PartOutput:
-        data = read_whole(files.join(item["url"], item["part"]))
+    def _output(self, item: Row) -> tuple[PartOutput, Quality]:
+        file = read_sealed(files.join(item["url"], item["part"]))
         settings, weight = self.settings, self.settings.weights.get(item["source"], 1.0)
-        untouched = item["keep"] is None and weight == 1 and settings.captions == "all" and not settings.splits
-        if untouched and _good(from_parquet(data, validate.COLUMNS)).all():
-            return PartOutput(data)  # nothing changes: the file is passed on
-        table = from_parquet(data)
+        if item["keep"] is None and weight == 1 and settings.captions == "all" and not settings.splits:
+            looked_at = leaves.read(file.data, {*validate.COLUMNS, *quality.COLUMNS})
+            good = _good(looked_at)
+            if good.all():
+                return PartOutput(file), Quality.of(looked_at)  # nothing changes: the file is passed on
+            kept, faults = _sound(from_parquet(file.data), good)
+            return PartOutput(kept, faults), Quality.of(kept)
+        output = self._changed(from_parquet(file.data), item, weight)
+        return output, Quality.of(output.data)
+
+    def _changed(self, table: pa.Table, item: Row, weight: float) -> PartOutput:
+        settings = self.settings
         keep = table.num_rows if item["keep"] is None else item["keep"]
         left_out = _left_out(table["id"].slice(keep), "over_cap", "the source's cap")
-        kept, faults = _sound(table.slice(0, keep))
+        kept = table.slice(0, keep)
+        kept, faults = _sound(kept, _good(kept))
         kept, not_drawn = _weighted(kept, weight)
         kept, not_chosen = _with_captions(kept, settings.captions)
         return PartOutput(_with_splits(kept, settings.splits), [*left_out, *faults, *not_drawn, *not_chosen])
@@ -189,9 +199,8 @@ def _good(table: pa.Table) -> NDArray[np.bool_]:
     return np.concatenate([np.ones(0, np.bool_), *(validate.sound(batch) for batch in table.to_batches())])
 
 
-def _sound(table: pa.Table) -> tuple[pa.Table, list[Reject]]:
+def _sound(table: pa.Table, good: NDArray[np.bool_]) -> tuple[pa.Table, list[Reject]]:
     """The sound records, and a reject for each other one."""
-    good = _good(table)
     if good.all():
         return table, []
     broken = [(record, validate.faults(record)) for record in from_batch(table.filter(pa.array(~good)))]
@@ -249,10 +258,9 @@ def _with_captions(table: pa.Table, choice: Literal["all", "first", "longest"]) 
 
 def _pictures(table: pa.Table) -> list[str]:
     """What tells each record's picture from others."""
-    frame = pl.from_arrow(table.select(["image_sha256", "root", "image"]))
-    assert isinstance(frame, pl.DataFrame)
-    key = pl.coalesce("image_sha256", pl.concat_str("root", "image", separator="/"))
-    return frame.select(key).to_series().to_list()
+    named = pc.binary_join_element_wise(table["root"], table["image"], "/")
+    keys: list[str] = pc.coalesce(table["image_sha256"], named).to_pylist()
+    return keys
 
 
 def _with_splits(table: pa.Table, splits: dict[str, float]) -> pa.Table:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from llmdet import errors, files, rejects
 from llmdet.errors import DamagedError, LlmdetError, MissingError, SettingError
-from llmdet.workspace import Manifest, Part, Table
+from llmdet.workspace import Manifest, Part, Sealed, Table, from_parquet, read_sealed, to_parquet
 from pipelines.cluster import ray_data
 from pipelines.stop import draining, stopping
 
@@ -44,7 +45,7 @@ class Outcome:
 class PartOutput:
     """One part of a stage: its rows, and what was left out."""
 
-    data: pa.RecordBatch | pa.Table | bytes  # bytes: a parquet file that is passed on as it is
+    data: pa.RecordBatch | pa.Table | Sealed
     left_out: list[rejects.Reject] = field(default_factory=list)
 
 
@@ -66,7 +67,8 @@ class StageTables:
 
     def write(self, index: int, output: PartOutput) -> Row:
         """Write one part with its rejects, rejects first: where a part is, its rejects are too."""
-        left_out = self.rejects.write_part(index, self.fingerprint, rejects.to_batch(output.left_out))
+        rejected = rejects.to_batch(output.left_out) if output.left_out else _no_rejects()
+        left_out = self.rejects.write_part(index, self.fingerprint, rejected)
         part = self.table.write_part(index, self.fingerprint, output.data)
         return _row(index, part, left_out, output.left_out)
 
@@ -122,11 +124,18 @@ def _counts(rows: list[Row]) -> dict[str, Any]:
     }
 
 
+@cache
+def _no_rejects() -> Sealed:
+    """The file of a part of which nothing was left out."""
+    data = to_parquet(rejects.to_batch([]))
+    return Sealed(data, files.sha256(data))
+
+
 def stored(table: Table, name: str) -> tuple[Part, pa.Table]:
     """A part that is there. Raises MissingError, DamagedError."""
-    data = files.read_bytes(files.join(table.url, name))
-    rows = table.read(name)
-    return Part(name, rows.num_rows, files.sha256(data)), rows
+    file = read_sealed(files.join(table.url, name))
+    rows = from_parquet(file.data)
+    return Part(name, rows.num_rows, file.sha256), rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol, TypeVar
+from typing import ClassVar, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
-from llmdet import files
+from llmdet import files, leaves
+from llmdet.exports.json_text import Column, lines
 from llmdet.exports.pictures import Pictures
 from llmdet.flat import Flat
 from llmdet.record import SCHEMA, Record, check_schema, from_batch
@@ -28,6 +31,7 @@ SUFFIXES: dict[files.Compression | None, str] = {None: "", "gzip": ".gz", "zstd"
 THREADS = 2
 ROWS_AT_ONCE = 4096  # of a batch: its text stays in the cache, and the memory of an export is bounded
 
+Lines: TypeAlias = tuple[list[pa.Buffer], "Exported"]  # text of some records, and what it holds and loses
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -88,8 +92,8 @@ class Exporter(Protocol):
 class JsonLines:
     """Base of the formats that are one JSON object per record.
 
-    Subclasses say `encode` (lines of a batch) and `count` (what those lines hold and lose); both are pure, so that
-    parts may be encoded anywhere and put one after the other.
+    Subclasses say `objects` (the JSON text of each record) and `count` (what those hold and lose); both are pure, so
+    that parts may be encoded anywhere and put one after the other.
     """
 
     stem: ClassVar[str]
@@ -98,13 +102,22 @@ class JsonLines:
     shard_records: int | None = None  # at most this many records a file; None: one file
     compression: files.Compression | None = None
 
-    def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
-        """The lines of a batch, each with its line end."""
+    @property
+    def leaves(self) -> frozenset[str] | None:
+        """What `objects` looks at, as parquet spells it; None: everything."""
+        return None
+
+    def objects(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Column:
+        """One JSON object for each record of a batch."""
         raise NotImplementedError
 
     def count(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Exported:
-        """What `encode` writes of a batch, and what it cannot."""
+        """What `objects` holds of a batch, and what it cannot."""
         raise NotImplementedError
+
+    def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
+        """The lines of a batch, each with its line end."""
+        return bytes(lines(self.objects(batch, sources)))
 
     def write(self, batches: Iterable[pa.RecordBatch], out: str, sources: Sources) -> Exported:
         """Write the lines to `<stem>.jsonl` (with shards: `<stem>-00000.jsonl`, ...), each file all or nothing."""
@@ -112,8 +125,8 @@ class JsonLines:
         pictures = Pictures(out, self.images, sources)
         for number, shard in enumerate(shards(selected(batches, self.split), self.shard_records)):
             placed = (pictures.place(batch) for batch in shard)
-            lines = ahead(lambda batch: (self.encode(batch, sources), self.count(batch, sources)), placed)
-            total += self._write_file("" if self.shard_records is None else f"-{number:05d}", lines, out)
+            made = ahead(lambda batch: self._made([batch], sources), placed)
+            total += self._write_file("" if self.shard_records is None else f"-{number:05d}", made, out)
         return self._finish(out, sources, total) + Exported(pictures.written, lost=pictures.lost)
 
     @property
@@ -121,24 +134,29 @@ class JsonLines:
         """Whether parts of a table may be encoded anywhere, for `write_lines`: nothing goes on from part to part."""
         return self.images == "none" and self.shard_records is None
 
-    def lines(self, part: pa.Table, sources: Sources) -> tuple[pa.Buffer, Exported]:
-        """The lines of a part of a table, and what they hold and lose."""
-        pieces, total = [], Exported()
-        for batch in selected(part.to_batches(), self.split):
-            pieces.append(self.encode(batch, sources))
-            total += self.count(batch, sources)
-        return pa.py_buffer(b"".join(pieces)), total
+    def lines(self, data: bytes, sources: Sources) -> Lines:
+        """The lines of a parquet file of records, and what they hold and lose."""
+        if self.leaves is None or self.split is not None:
+            return self._made(selected(leaves.read(data).to_batches(), self.split), sources)
+        lost, unsaid = losses_of_file(data)
+        table = leaves.read(data, self.leaves | unsaid)
+        pieces, counted = self._made(selected(table.to_batches(), None), sources)
+        return pieces, counted + Exported(lost=lost)
 
-    def write_lines(self, parts: Iterable[tuple[pa.Buffer, Exported]], out: str, sources: Sources) -> Exported:
+    def _made(self, batches: Iterable[pa.RecordBatch], sources: Sources) -> Lines:
+        made = [(lines(self.objects(batch, sources)), self.count(batch, sources)) for batch in batches]
+        return [text for text, _ in made], sum((counted for _, counted in made), Exported())
+
+    def write_lines(self, parts: Iterable[Lines], out: str, sources: Sources) -> Exported:
         """Write what `lines` made of each part, in this order: the same file as `write` makes of the whole."""
         return self._finish(out, sources, self._write_file("", parts, out))
 
-    def _write_file(self, number: str, lines: Iterable[tuple[bytes | pa.Buffer, Exported]], out: str) -> Exported:
+    def _write_file(self, number: str, made: Iterable[Lines], out: str) -> Exported:
         name = f"{self.stem}{number}.jsonl{SUFFIXES[self.compression]}"
         total = Exported((name,))
         with files.open_atomic(files.join(out, name), self.compression) as file:
-            for data, counted in lines:
-                file.write(data)
+            for pieces, counted in made:
+                file.writelines(pieces)
                 total += counted
         return total
 
@@ -247,6 +265,33 @@ def losses(batch: pa.RecordBatch, flat: Flat, held: frozenset[str]) -> dict[str,
     }
     counts = {name: count() for name, count in found.items() if name not in held}
     return {name: count for name, count in counts.items() if count}
+
+
+_BOX = "regions.list.element.boxes.list.element"
+_ORIGIN = f"{_BOX}.origin"
+# The leaf that has a value for each thing that a format may lose, and how many values one has.
+_THINGS = {
+    "image captions": ("captions.list.element.text", 1),
+    "tags": ("tags.list.element", 1),
+    "negatives": ("negatives.list.element.list.element", 2),
+    "box captions": (f"{_BOX}.caption.text", 1),
+    "masks": (f"{_BOX}.mask", 1),
+    "scores": (f"{_BOX}.score", 1),
+    "annotation ids": (f"{_BOX}.annotation_id", 1),
+    "areas": (f"{_BOX}.area", 1),
+}
+
+
+def losses_of_file(data: bytes) -> tuple[dict[str, int], set[str]]:
+    """What `losses` finds in a parquet file of records, by the file's own figures; and the leaves that must be read
+    for `losses` to find the rest.
+    """
+    file = pq.ParquetFile(io.BytesIO(data))
+    held = leaves.counts(file)
+    said = {name: (held.get(leaf), size) for name, (leaf, size) in _THINGS.items()}
+    counts = {name: count // size for name, (count, size) in said.items() if count}
+    unsaid = {leaf for leaf, _ in _THINGS.values() if held.get(leaf) is None}
+    return counts, unsaid if leaves.only(file, _ORIGIN, "human") else {*unsaid, _ORIGIN}
 
 
 def lost_boxes(flat: Flat) -> dict[str, int]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llmdet.exports.exporter import Exported, JsonLines, Sources, losses, lost_boxes
-from llmdet.exports.json_text import Column, arrays, joined, lines, objects, strings
+from llmdet.exports.json_text import Column, arrays, joined, objects, strings
 from llmdet.exports.odvg import grounding, header
 from llmdet.flat import Flat, offsets_of
 
@@ -42,7 +42,7 @@ class GroundingCap(JsonLines):
 
     human: str = HUMAN  # where the source has no human turn of its own
 
-    def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
+    def objects(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Column:
         tags = batch.column("tags")
         quoted = joined(arrays(strings(tags.flatten()), offsets_of(tags)))
         members: dict[str, Column] = {
@@ -51,7 +51,7 @@ class GroundingCap(JsonLines):
             "tags": pc.if_else(pc.greater(tags.value_lengths(), 0), quoted, pa.scalar(None, pa.string())),
             "grounding": grounding(batch, captions=True),
         }
-        return lines(objects(members))
+        return objects(members)
 
     def count(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Exported:
         flat = Flat.of(batch)

@@ -24,7 +24,7 @@ Column: TypeAlias = pa.Array | Pieces
 
 # What JSON wants escaped inside a string; everything else may stand as UTF-8.
 _ESCAPED = r'["\\\x00-\x1f]'
-_SPACE, _QUOTE, _BACKSLASH, _CLOSE = b' "\\]'
+_SPACE, _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _COLON = b' "\\[]:'
 
 
 def rows(values: NDArray[np.float64] | NDArray[np.int32]) -> pa.Array:
@@ -35,6 +35,42 @@ def rows(values: NDArray[np.float64] | NDArray[np.int32]) -> pa.Array:
     offsets[1:] = np.flatnonzero(text == _CLOSE)[:-1] + 2
     # Each row with the byte behind it, a comma or the last bracket, which is then cut off.
     return pc.binary_slice(_texts(offsets, pa.py_buffer(text)).view(pa.binary()), 0, -1).view(pa.string())
+
+
+def arrays_of_rows(values: NDArray[np.float64] | NDArray[np.int32], offsets: Offsets) -> Pieces:
+    """`(n, k)` numbers gathered to `[[a,b],[c,d]]`, one per list."""
+    if not np.diff(offsets).all():
+        return arrays(rows(values), offsets)
+    return _runs_of_rows(values, offsets, _OPEN), "]"
+
+
+def one_or_many_rows(key: str, values: NDArray[np.float64] | NDArray[np.int32], offsets: Offsets) -> Pieces:
+    """`"key":[a,b]` where a list has one row, `"key":[[a,b],[c,d]]` where it has several; it must have one."""
+    many, name = np.diff(offsets) > 1, orjson.dumps(key).decode()
+    texts = _runs_of_rows(values, offsets, np.where(many, _OPEN, _COLON))
+    return _either(many, f"{name}:", name), texts, _either(many, "]", "")
+
+
+def _runs_of_rows(
+    values: NDArray[np.float64] | NDArray[np.int32], offsets: Offsets, before: int | NDArray[np.int64]
+) -> pa.Array:
+    """The rows of each list, `[a,b],[c,d]`, after its byte of `before`; no list may be empty.
+
+    The text of all rows has a bracket or comma where a list begins. That byte is written over, and nothing is moved.
+    """
+    dumped = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    text = np.array(np.frombuffer(dumped, dtype=np.uint8))
+    ends = np.zeros(len(values) + 1, dtype=np.int32)
+    ends[1:] = np.flatnonzero(text == _CLOSE)[:-1] + 1
+    begins = ends[offsets]
+    text[begins[:-1]] = before
+    return _texts(begins, pa.py_buffer(text))
+
+
+def _either(mask: NDArray[np.bool_], yes: str, no: str) -> pa.Array | str:
+    if not mask.any():
+        return no
+    return yes if mask.all() else pa.array([no, yes]).take(pa.array(mask.astype(np.int8)))
 
 
 def integers(column: pa.Array) -> pa.Array:
@@ -58,15 +94,20 @@ def arrays(items: Column, offsets: Offsets) -> Pieces:
 
 def one_or_many(items: Column, offsets: Offsets) -> Pieces:
     """The fragment itself where a list has one, `[a,b,...]` otherwise: ODVG's way with boxes and phrases."""
-    many = pa.array(np.diff(offsets) != 1)
-    return pc.if_else(many, "[", ""), _lists(items, offsets), pc.if_else(many, "]", "")
+    many = np.diff(offsets) != 1
+    if not many.any():
+        return _pieces(items)
+    return _either(many, "[", ""), _lists(items, offsets), _either(many, "]", "")
 
 
-def objects(members: Mapping[str, Column]) -> Pieces:
-    """`{"key":value,...}` for every row. A key is left out where its value is null; the first one never may be."""
-    pieces: list[pa.Array | str] = []
+def objects(members: Mapping[str, Column], first: Pieces = ()) -> Pieces:
+    """`{"key":value,...}` for every row, after a `first` member that is text with its key already.
+
+    A key is left out where its value is null; the first one never may be.
+    """
+    pieces: list[pa.Array | str] = ["{", *first]
     for index, (key, column) in enumerate(members.items()):
-        prefix = ("," if index else "{") + orjson.dumps(key).decode() + ":"
+        prefix = ("," if index or first else "") + orjson.dumps(key).decode() + ":"
         value = _pieces(column)
         if any(not isinstance(piece, str) and piece.null_count for piece in value):
             pieces.append(joined((prefix, *value)).fill_null(""))
@@ -81,15 +122,15 @@ def joined(column: Column) -> pa.Array:
     for piece in _pieces(column):
         if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
             pieces[-1] += piece
-        else:
+        elif not isinstance(piece, str) or piece:
             pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else pc.binary_join_element_wise(*pieces, "")
 
 
-def lines(column: Column) -> bytes:
+def lines(column: Column) -> pa.Buffer:
     """Each fragment with a line end, as UTF-8."""
     data, offsets = utf8(joined((*_pieces(column), "\n")))
-    return data[offsets[0] : offsets[-1]].tobytes()
+    return pa.py_buffer(data[offsets[0] : offsets[-1]])
 
 
 def _pieces(column: Column) -> Pieces:

@@ -28,16 +28,28 @@ from llmdet.exports.json_text import (
     Column,
     Pieces,
     arrays,
+    arrays_of_rows,
     integers,
     joined,
-    lines,
     objects,
     one_or_many,
+    one_or_many_rows,
     rows,
     strings,
 )
 from llmdet.exports.vocabulary import Vocabulary, unknown_category
 from llmdet.flat import Flat, offsets_of
+
+# What a grounding line is made of, as parquet spells it.
+_LEAVES = frozenset(
+    {
+        *("image", "root", "height", "width", "text"),
+        "regions.list.element.phrases.list.element",
+        "regions.list.element.spans.list.element.list.element",
+        "regions.list.element.boxes.list.element.xyxy.list.element",
+        "regions.list.element.boxes.list.element.crowd",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +63,16 @@ class Odvg(JsonLines):
 
     form: Literal["vg", "od"] = "vg"
 
-    def encode(self, batch: pa.RecordBatch, sources: Sources | None = None) -> bytes:
-        """The lines of a batch. The OD form needs `sources` for its labels; raises SettingError without."""
+    @property
+    def leaves(self) -> frozenset[str] | None:
+        return _LEAVES if self.form == "vg" else None
+
+    def objects(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Column:
+        """The OD form needs `sources` for its labels; raises SettingError without."""
         if self.form == "od":
             vocabulary = _with_names(sources)
-            return lines(self._detection(_detections(batch, vocabulary), vocabulary))
-        return lines(objects({**header(self.filenames(batch), batch), "grounding": grounding(batch)}))
+            return self._detection(_detections(batch, vocabulary), vocabulary)
+        return objects({**header(self.filenames(batch), batch), "grounding": grounding(batch)})
 
     def count(self, batch: pa.RecordBatch, sources: Sources | None = None) -> Exported:
         """What the lines hold and lose; the OD form needs `sources`."""
@@ -109,13 +125,12 @@ def grounding(batch: pa.RecordBatch, *, captions: bool = False) -> Pieces:
     phrases, spans = flat.regions.field("phrases"), flat.regions.field("spans")
     flat_spans = spans.flatten().flatten().to_numpy(zero_copy_only=False).reshape(-1, 2)
     members: dict[str, Column] = {
-        "bbox": one_or_many(rows(flat.xyxy), flat.box_offsets),
         "phrase": one_or_many(strings(phrases.flatten()), offsets_of(phrases)),
-        "tokens_positive": arrays(rows(flat_spans), offsets_of(spans)),
+        "tokens_positive": arrays_of_rows(flat_spans, offsets_of(spans)),
     }
     if captions:
         members["captions"] = _box_captions(flat)
-    regions = arrays(objects(members), flat.region_offsets)
+    regions = arrays(objects(members, one_or_many_rows("bbox", flat.xyxy, flat.box_offsets)), flat.region_offsets)
     return objects({"caption": strings(batch.column("text")), "regions": regions})
 
 

@@ -13,12 +13,12 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llmdet import files
+from llmdet import files, leaves
 from llmdet.exports.exporter import Exported, Images, Sources, remove_old, selected, shards
 from llmdet.exports.pictures import Pictures
 from llmdet.flat import Flat
 from llmdet.record import SCHEMA, check_schema
-from llmdet.workspace import repeated, to_parquet
+from llmdet.workspace import Sealed, repeated, to_parquet
 
 _STEM = "records"
 _BOXES = "regions.list.element.boxes.list.element.crowd"  # a small leaf that every box has
@@ -55,14 +55,18 @@ class Parquet:
         """Whether files of a table of records may be taken as they are."""
         return self.split is None and self.images == "none" and self.shard_records is None
 
-    def write_part(self, number: int, data: bytes, out: str) -> Exported:
+    def write_part(self, number: int, part: Sealed, out: str) -> Exported:
         """Write one file of a table of records, unchanged where its types are those of this version."""
-        file = pq.ParquetFile(io.BytesIO(data))
+        file, url = pq.ParquetFile(io.BytesIO(part.data)), files.join(out, _name(number))
         check_schema(file.schema_arrow)
-        if not file.schema_arrow.equals(SCHEMA):
-            data = to_parquet(file.read(columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA))
-        boxes = sum(len(Flat.of(batch).boxes) for batch in file.read(columns=[_BOXES], use_threads=False).to_batches())
-        files.write_bytes(files.join(out, _name(number)), data)
+        boxes = leaves.counts(file).get(_BOXES)
+        if boxes is None:
+            batches = file.read(columns=[_BOXES], use_threads=False).to_batches()
+            boxes = sum(len(Flat.of(batch).boxes) for batch in batches)
+        if file.schema_arrow.equals(SCHEMA):
+            files.write_bytes(url, part.data, part.sha256)
+        else:
+            files.write_bytes(url, to_parquet(file.read(columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA)))
         return Exported((_name(number),), file.metadata.num_rows, boxes)
 
     def finish_parts(self, written: Iterable[Exported], out: str) -> Exported:

@@ -301,9 +301,9 @@ def test_files_are_the_same_whether_tasks_or_threads_made_them(
 ) -> None:
     write(three, "d", [replace(named("d", i), split="val") for i in range(5)], part_rows=3)
     exporter = exporter_of(name, options)
-    tasks = export(three, exporter, str(tmp_path / "tasks"))
-    monkeypatch.setattr("pipelines.export.connected", lambda: False)
     threads = export(three, exporter, str(tmp_path / "threads"))
+    monkeypatch.setattr("pipelines.tasks.on_cluster", lambda: True)
+    tasks = export(three, exporter, str(tmp_path / "tasks"))
     assert (tasks.files, tasks.records, tasks.boxes, tasks.lost) == (
         threads.files,
         threads.records,
