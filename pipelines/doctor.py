@@ -28,11 +28,14 @@ DISTRIBUTION = "llmdet-data"
 ROOMS = ("llmdet", "detector", "pipelines", "cli")
 CORE = ("ray", "pyarrow", "polars", "numpy", "pillow", "pydantic", "fsspec", "typer", "rich", "pycocotools")
 EXTRAS = {  # extra -> modules that it cannot do without
-    "train": ("torch", "transformers", "safetensors", "scipy", "faster_coco_eval"),
+    "train": ("torch", "transformers", "safetensors", "scipy", "faster_coco_eval", "peft"),
     "vllm": ("vllm", "transformers"),
     "transformers": ("torch", "torchvision", "transformers"),
     "openai": ("aiohttp",),
     "demo": ("gradio",),
+    "video": ("cv2",),
+    "http": ("aiohttp",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
 }
 NLTK_DATA = ("tokenizers/punkt_tab", "taggers/averaged_perceptron_tagger_eng", "corpora/stopwords", "corpora/wordnet")
 LOW_DISK, NO_DISK = 10 * 2**30, 2**30  # bytes
