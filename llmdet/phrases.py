@@ -248,7 +248,8 @@ def _joined(text: str, before: Phrase, phrase: Phrase) -> Phrase:
     if before.lemma in _HOLDERS:
         return whole
     several = phrase.plural and phrase.head != phrase.lemma
-    count = before.count if before.head in ("piece", "pieces", "slice", "slices") else None
+    pieces = before.head in ("piece", "pieces", "slice", "slices") or (before.head == "pairs" and not several)
+    count = before.count if pieces else None
     if before.count == 1 and several:
         count = COUNTED.get(before.head, phrase.count)
     return replace(

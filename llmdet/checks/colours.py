@@ -56,7 +56,8 @@ _FAR = 30  # words between a noun and its verb
 
 def claimed(reading: Reading, noun: Noun) -> tuple[str, ...]:
     """The colour words that are said of a noun: "a red bus", "the bus is red", "a bus painted in red"."""
-    before = [colour for word in noun.modifiers for colour in _colours_in(word)]
+    words = noun.modifiers if _HUES.isdisjoint(noun.words) else noun.words  # "a bottle of a vivid red shade"
+    before = [colour for word in words for colour in _colours_in(word)]
     return tuple(dict.fromkeys(before or _said(reading, noun) or _elsewhere(reading, noun)))
 
 
@@ -135,7 +136,7 @@ def _elsewhere(reading: Reading, noun: Noun) -> list[str]:
     here = noun.sentence
     if not is_thing(noun):
         return []
-    if things_of(reading, here) == [noun] and (found := _free(reading, tokens_of(reading, here))):
+    if _coloured(reading, here) == [noun] and (found := _free(reading, tokens_of(reading, here))):
         return found
     for sentence in (here, here + 1):
         tokens = tokens_of(reading, sentence)
@@ -144,9 +145,14 @@ def _elsewhere(reading: Reading, noun: Noun) -> list[str]:
                 own = next((n for n in nouns_of(reading, sentence) if n.tokens[0] == at), None)
                 if own and not _is_hue(reading, own):
                     continue  # "its roof red"
-                stop = next((n.tokens[0] for n in things_of(reading, sentence) if n.tokens[0] > at), tokens.stop)
+                stop = next((n.tokens[0] for n in _coloured(reading, sentence) if n.tokens[0] > at), tokens.stop)
                 return _free(reading, range(at, stop))
     return []
+
+
+def _coloured(reading: Reading, sentence: int) -> list[Noun]:
+    """The things of a sentence that can have a colour of their own: not "a green body"."""
+    return [noun for noun in things_of(reading, sentence) if not _is_hue(reading, noun)]
 
 
 def _free(reading: Reading, tokens: range) -> list[str]:
@@ -161,7 +167,12 @@ def _free(reading: Reading, tokens: range) -> list[str]:
 def _is_hue(reading: Reading, noun: Noun) -> bool:
     """Whether a noun is only a colour, or what has it: "a deep red", "a green paint job", "a vivid | green"."""
     end = noun.tokens[1]
-    split = noun.determiner in ("a", "an") and end < len(reading.words) and bool(_colours_in(reading.words[end]))
+    split = (
+        not noun.meant
+        and noun.determiner in ("a", "an", "its", "the")
+        and end < len(reading.words)
+        and bool(_colours_in(reading.words[end]))
+    )
     return split or bool(_colours_in(noun.words[-1])) or not _HUES.isdisjoint(noun.words)
 
 

@@ -16,7 +16,8 @@ _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(NUMBERS)})"
 # "The number of dogs is three", "The dogs, three in number", "The dogs in the picture number three"
 _AFTER = re.compile(
     r"(?:\s+(?:visible |shown |seen )?(?:in|on|within)\s+(?:the|this|our)\s+\w+)?"
-    r"\s*(?:(?:is|are|equals|:|(?P<verb>number|total)|(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*)"
+    r"\s*(?:(?:(?:form|make up|come in) an? \w+ of|is|are|equals|:|(?P<verb>number|total)|"
+    r"(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*)"
     rf"{_NUMBER}\b(?P<all>\s+(?:in (?:number|total|all)|of them)\b|[.!])?",
     re.I,
 )
@@ -65,8 +66,8 @@ def _number(reading: Reading, noun: Noun) -> int | None:
     before = reading.tokens[first - 1].text.lower() if first else ""
     invariant = is_invariant(reading.text[slice(*noun.span)].lower())
     if noun.number is not None and (invariant or noun.plural == (noun.number > 1)):
-        if _bounds(reading, noun) != (True, True):
-            return noun.number
+        if before == "than" or _bounds(reading, noun) != (True, True):
+            return noun.number if any(_bounds(reading, noun)) else None
         if before == "about" and reading.words[first - 2] == "all":
             return noun.number  # "the picture is all about two dogs"
         if before == "to" and first > 1 and reading.words[first - 2] not in (*NUMBERS, "up", "close"):

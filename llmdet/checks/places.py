@@ -127,6 +127,8 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
         return None  # "looks to the left", "what is left of it"
     if match["hand"] and not match["part"] and "-" not in match["hand"]:
         return None  # "the left hand"
+    if before[-1:] == ["on"] and not match["lead"] and match["one"] == "top":
+        return None  # "on top of everything"
     if frame := _OF_FRAME.match(text, match.end()):
         return Place((match.start(), frame.end()), *signs)
     if _OF.match(text, match.end()):
@@ -179,6 +181,8 @@ def _turned(before: list[str]) -> bool:
         return False
     if not before or before[-1] in ("on", "in", "at", "along", "near", "against"):
         return False
+    if before[:-1] and before[-2] in ("glance", "look") and before[-3:-2] == ["a"]:
+        return False  # "a glance to the left reveals"
     verbs = _MOVING if before[-1] == "from" else _TURNED  # "leans in from the left" is there
     return any(verbs.match(word) and lead not in _GUIDES for lead, word in zip(["", *before], before, strict=False))
 

@@ -41,14 +41,17 @@ NUMBERS = {count_word(number): number for number in range(1, 13)}
 _NEAR_WORDS = frozenset(
     "away here now there beside behind by next near under above below in on at of to from between before after".split()
 )
-_COMPARED = frozenset("closer nearer further farther".split())
+# Words that taggers take for nouns where a sentence begins with them.
+_COMPARED = frozenset("close closer nearer further farther bright vivid vibrant pale deep dark glossy shiny".split())
+_PICTURES = frozenset("image picture photo photograph scene".split())
 _SUBJECTS = frozenset("i we you they he she it who".split())
 _ARTICLES = frozenset("a an the its their his her".split())
 _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
 _NO_NOUNS = frozenset(
     "nearby too here there alone together outside inside outdoors indoors afar apart away opposite still "
     "looks appears seems stands sits lies rests hangs remains stays wears sports boasts features displays exhibits "
-    "presents reveals gleams glows shines appear seem remain exist become somebody someone everybody everyone".split()
+    "contrasts presents reveals gleams glows shines appear seem remain exist become somebody someone everybody "
+    "everyone".split()
 )
 _NOUNS_IN_ING = frozenset(
     "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
@@ -203,7 +206,7 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
         meant,
         bool(meant),
         _number(phrase, word, lower[_lead(tokens, begin)] if begin < first else ""),
-        phrase.plural or is_plural(word) or not _PIECES.isdisjoint(phrase.words),
+        phrase.plural or is_plural(word) or singular(word) != word or not _PIECES.isdisjoint(phrase.words),
         tuple(lower[first:stop]),
         tuple([w for w in phrase.modifiers if w not in lower[begin : head + 1] and w not in lower[stop : stop + 1]]),
         phrase.determiner,
@@ -253,7 +256,7 @@ def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
     if after.endswith("ing") and after not in _NOUNS_IN_ING:
         return True  # "an umbrella standing"
     behind = lower[head + 2] if head + 2 < len(lower) else ""
-    if behind in _DETERMINERS or (after in ("right", "left") and behind in _NEAR_WORDS):
+    if behind in _DETERMINERS or behind == "out" or (after in ("right", "left") and behind in _NEAR_WORDS):
         return True  # "a truck share the", "a horse right beside"
     if (phrase.determiner in _ONE_OF or "one" in phrase.words) and after.endswith("s") and singular(after) != after:
         return True
@@ -280,6 +283,8 @@ def _untagged(
             whole, many = (tokens[first].span[0], span[1]), singular(word) != word
             words, before = tuple(lower[first : at + 1]), tuple(lower[first + 1 : begin])
             said = NUMBERS.get(lead) or (int(lead) if lead.isdecimal() and len(lead) < 4 else 1)
+            if lead == "of" and first > 1 and lower[first - 2] == "a":
+                said = COUNTED.get(lower[first - 1], said)
             number = said if said > 1 else None
             found.append(
                 Noun(span, whole, meant, True, number, many, words, before, lead, (first, at + 1), sentences[at])
@@ -299,6 +304,7 @@ def _claiming(
             or bool(_GONE.match(text, noun.span[1]))
             or (_denied(lower, noun, judged) and not _seems(tokens, noun))
             or _depicted(lower, noun)
+            or _imagined(lower, noun)
         )
         judged.append(replace(noun, claims=False) if aside else noun)
     return judged
@@ -330,6 +336,15 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
     listed = first > 0 and lower[first - 1] in ("or", "nor", ",")
     last = before[-1] if before else None
     return bool(listed and last and last.meant and not last.claims and first - last.tokens[1] <= 2)
+
+
+def _imagined(lower: Sequence[str], noun: Noun) -> bool:
+    """Whether it is somebody who looks on: "a person looking at this image", "anybody would notice"."""
+    if "person" not in noun.meant:
+        return False
+    behind = lower[noun.tokens[1] : noun.tokens[1] + 4]
+    looks = behind[:1] and behind[0] in ("looking", "viewing", "observing", "seeing")
+    return bool(behind[:1] == ("would",) or (looks and not _PICTURES.isdisjoint(behind)))
 
 
 def _depicted(lower: Sequence[str], noun: Noun) -> bool:
