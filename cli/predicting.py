@@ -124,16 +124,15 @@ def predict(
 
 def _question(text: str | None, names: str | None, mode: Any, spans: str | None) -> Question:
     from llmdet.errors import SettingError
-    from llmdet.files import open_text
     from llmdet.questions import ask, of_names
+    from pipelines.pictures import lines_of
 
     if (text is None) == (names is None):
         raise SettingError('say what to look for: either --text "dog . red cup ." or --names FILE')
     if names is not None:
         if mode not in (None, "detection") or spans is not None:
             raise SettingError("--names are looked for as they are: no --mode and no --spans")
-        with open_text(names) as lines:
-            return of_names([" ".join(line.split()) for line in lines])
+        return of_names([" ".join(line.split()) for line in lines_of(names)])
     return ask(text or "", mode or ("spans" if spans is not None else "detection"), spans)
 
 

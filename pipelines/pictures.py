@@ -13,7 +13,7 @@ from fsspec.core import url_to_fs
 from PIL import Image
 
 from llmdet import files
-from llmdet.errors import ExtraError, ImageError, MissingError
+from llmdet.errors import ExtraError, FormatError, ImageError, MissingError
 from llmdet.images import open_image
 from pipelines import videos
 from pipelines.videos import Every
@@ -50,10 +50,8 @@ def _of_input(one: str, without: str) -> Iterator[str]:
     if one.startswith(_WEB):
         yield one
     elif _suffix(one) in _LISTS:
-        with files.open_text(one) as lines:
-            listed = [line.strip() for line in lines]
-        for line in listed:
-            if line and not line.startswith("#"):
+        for line in lines_of(one):
+            if not line.startswith("#"):
                 yield from [line] if _suffix(line) in _LISTS else _of_input(line, without)
     else:
         fs, path = url_to_fs(one)
@@ -65,6 +63,15 @@ def _of_input(one: str, without: str) -> Iterator[str]:
             url = str(fs.unstrip_protocol(entry)) if "://" in one else entry
             if _suffix(entry) in (*SUFFIXES, *videos.SUFFIXES) and not (above and url.startswith(without)):
                 yield url
+
+
+def lines_of(url: str) -> list[str]:
+    """The lines of a text file that say something. Raises MissingError, FormatError for a file that is no text."""
+    try:
+        with files.open_text(url) as lines:
+            return [line.strip() for line in lines if line.strip()]
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{url} is not UTF-8 text, one entry in each line: {error}") from error
 
 
 def is_video(url: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llmdet.errors import MissingError
+from llmdet.errors import FormatError, MissingError
 from pipelines.pictures import addresses, opened
 from pipelines.videos import Every
 
@@ -52,6 +52,9 @@ def test_nothing_is_told(tmp_path: Path) -> None:
         addresses([str(tmp_path / "list.txt")])
     with pytest.raises(MissingError, match="no such file"):
         addresses([str(tmp_path / "other.txt")])
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\n\xff\xfe")
+    with pytest.raises(FormatError, match="is not UTF-8 text"):
+        addresses([str(tmp_path / "list.txt")])
 
 
 def test_a_picture_that_cannot_be_used_says_why(tmp_path: Path) -> None:
