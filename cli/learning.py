@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # What a machine with a GPU starts from: Swin-T, trained on Objects365, GoldG, GRIT and V3Det.
 HUB_MODEL = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det"
+HUB_LLM = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
 
 
 def train(
@@ -34,6 +35,14 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.", show_default="as the recipe says")] = None,
     gpu: options.Gpu = None,
+    captions: Annotated[
+        Literal["on", "off"] | None,
+        typer.Option(
+            "--captions",
+            help="Learn from captions too, through a language model.",
+            show_default="as the recipe says, else off",
+        ),
+    ] = None,
     set: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="start, workers, settings.learning_rate, ..., as YAML."),
@@ -54,7 +63,7 @@ def train(
 
         require_extra("train")
         overrides = [*(set or []), *([f"settings.steps={steps}"] if steps else [])]
-        section = _section(recipe, gpu, overrides)
+        section = section_for(recipe, gpu, captions, overrides)
         warn_outdated(out, workspace)
         with out.watch("train") as progress:
             outcome = learn(Workspace.at(workspace), section, to, progress)
@@ -66,11 +75,11 @@ def train(
         out.shown.append(f"detector {outcome.folder}")
 
 
-def _section(recipe: str | None, gpu: bool | None, overrides: list[str]) -> TrainSection:
-    """The train section of a recipe, or one that fits the machine, with changes."""
+def section_for(recipe: str | None, gpu: bool | None, captions: str | None, overrides: list[str]) -> TrainSection:
+    """The train section of a recipe, or one that fits the machine, with changes; `captions` is on, off or as it is."""
     from dataclasses import asdict
 
-    from detector.config import tiny_settings
+    from detector.config import tiny_captions, tiny_settings
     from llmdet.errors import SettingError
     from pipelines.recipe import TrainSection, load, section_of, set_values
 
@@ -83,4 +92,8 @@ def _section(recipe: str | None, gpu: bool | None, overrides: list[str]) -> Trai
         values = {"start": HUB_MODEL, "gpu": True, "settings": {"precision": "bf16", "batch_size": 4, "readers": 4}}
     else:
         values = {"start": "tiny", "short_side": 192, "long_side": 320, "settings": asdict(tiny_settings())}
+    if captions == "off":
+        values["captions"] = None
+    elif captions == "on" and values.get("captions") is None:
+        values["captions"] = asdict(tiny_captions()) if values["start"] == "tiny" else {"llm": HUB_LLM}
     return section_of(TrainSection, set_values(values, overrides), "train")

@@ -157,6 +157,22 @@ def tiny_settings(steps: int = 1200, seed: int = 0) -> TrainSettings:
     return replace(quickstart_settings(steps, seed), learning_rate=2e-3)
 
 
+def tiny_captions() -> CaptionSettings:
+    """For the tiny model: one grid of its coarser level, and little to learn in a language model that is tiny too."""
+    return CaptionSettings(
+        llm="tiny",
+        levels=(-1,),
+        grids=(8,),
+        max_regions=8,
+        image_tokens=512,
+        region_tokens=96,
+        lora_rank=8,
+        lora_alpha=16.0,
+        look_layers=2,
+        recompute=False,
+    )
+
+
 def tiny_config(vocabulary: int) -> MMGroundingDinoConfig:
     """About half a million weights, strides 8 and 16: learns coloured shapes on a CPU in minutes.
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
@@ -41,6 +41,9 @@ from pipelines.prices import Prices
 from pipelines.readers import LEAK_PATHS, Values, below_all, source_of
 from pipelines.refine import RefineSettings
 from pipelines.settings import build, check_name, first_fault
+
+if TYPE_CHECKING:
+    from detector.config import TrainSettings
 
 
 class _Section(BaseModel):
@@ -131,6 +134,19 @@ class TrainSection(_Section):
     workers: int = Field(1, ge=1)  # training processes
     gpu: bool = False
     settings: Values = Field(default_factory=dict)
+    captions: Values | None = None  # fields of detector.config.CaptionSettings; none: boxes alone are learned
+
+    def values(self) -> Values:
+        """What `detector.config.TrainSettings` is built from."""
+        return {**self.settings, **({} if self.captions is None else {"captions": self.captions})}
+
+    def build_settings(self) -> TrainSettings:
+        """Raises SettingError."""
+        from detector.config import CaptionSettings, TrainSettings
+
+        if self.captions is not None:
+            build(CaptionSettings, self.captions, "train.captions")
+        return build(TrainSettings, self.values(), "train.settings")
 
 
 class ReportSection(_Section):
@@ -205,9 +221,7 @@ class Recipe(_Section):
         self._check_names()
         self._check_ground()
         if self.train:
-            from detector.config import TrainSettings
-
-            build(TrainSettings, self.train.settings, "train.settings")
+            self.train.build_settings()
 
     def _check_ground(self) -> None:
         if self.ground is None:

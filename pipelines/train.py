@@ -51,15 +51,13 @@ def train(
     Raises MissingError when there is nothing merged, SettingError for settings that do not fit and where `out` holds a
     run on other records, TrainingError when a loss is not a number.
     """
-    from detector.config import TrainSettings
-
     folder = files.absolute(out or workspace.path("detector", section.name))
     if "://" in folder:
         raise MissingError(f"checkpoints are written to a folder of this machine; {folder} is none: give --out")
     merged = workspace.groundingcap().require("run: llmdet-data merge")
-    settings = build(TrainSettings, section.settings, "train.settings")
+    settings = section.build_settings()
     config = {
-        "settings": orjson.dumps(section.settings).decode(),
+        "settings": orjson.dumps(section.values()).decode(),
         "model": {"start": section.start, "short_side": section.short_side, "long_side": section.long_side},
         "records": workspace.groundingcap().url,
         "roots": {name: info_of(workspace, name).images for name in workspace.sources()},

@@ -32,8 +32,8 @@ class TinySettings:
     layers: int = 4
     hidden: int = 128
     vocabulary: int = 1024
-    steps: int = 150
-    batch: int = 16  # texts of a step, half of them of images
+    steps: int = 100
+    batch: int = 12  # texts of a step, half of them of images
     learning_rate: float = 3e-3
     seed: int = 0
 

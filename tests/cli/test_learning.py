@@ -162,3 +162,17 @@ def test_predict_of_pictures_that_cannot_be_used_says_so_and_exits_3(
     done = typed("predict", "gone.jpg", "--text", "dog", "--checkpoint", ".", "--threshold", "0.3", "--json")
     assert (done.code, done.error) == (3, "none of the 1 pictures could be used")
     assert done.json["images"][0]["error"].startswith("image_missing: ")
+
+
+def test_captions_are_switched_on_and_off(here: Path) -> None:
+    from cli.learning import section_for
+
+    assert section_for(None, False, None, []).captions is None
+    on = section_for(None, False, "on", ["captions.lora_rank=4"]).captions
+    assert on is not None
+    assert (on["llm"], on["lora_rank"]) == ("tiny", 4)
+    big = section_for(None, True, "on", []).captions
+    assert big == {"llm": "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"}
+    (here / "own.yaml").write_text("sources: {}\ntrain: {captions: {llm: models/qwen}}\n")
+    assert section_for("own.yaml", None, "on", []).captions == {"llm": "models/qwen"}
+    assert section_for("own.yaml", None, "off", []).captions is None

@@ -11,8 +11,9 @@ import ray.train.torch
 from ray.exceptions import ActorDiedError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from detector.config import CaptionSettings
 from llmdet import files
-from llmdet.errors import LlmdetError, MissingError
+from llmdet.errors import LlmdetError, MissingError, SettingError
 from pipelines.parts import failure, raise_failure
 from pipelines.recipe import TrainSection
 from pipelines.train import RESULT, _launch
@@ -53,3 +54,15 @@ def test_what_stopped_one_of_several_processes_is_said(monkeypatch: pytest.Monke
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ray.train.WorkerGroupError):
         launched(monkeypatch, tmp_path, ZeroDivisionError())
+
+
+def test_captions_of_a_recipe_become_settings_of_training() -> None:
+    found = TrainSection(settings={"steps": 3}, captions={"llm": "models/qwen", "lora_rank": 4}).build_settings()
+    assert found.steps == 3
+    assert found.captions == CaptionSettings(llm="models/qwen", lora_rank=4)
+    assert TrainSection(settings={"steps": 3}).build_settings().captions is None
+
+
+def test_a_misspelt_setting_of_captions_is_named() -> None:
+    with pytest.raises(SettingError, match=r"train\.captions has no setting 'lora_rnk'; did you mean lora_rank\?"):
+        TrainSection(captions={"lora_rnk": 4}).build_settings()
