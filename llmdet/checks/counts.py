@@ -105,7 +105,10 @@ def _apart(reading: Reading, noun: Noun) -> int | None:
     """
     if not noun.plural or things_of(reading, noun.sentence) != [noun]:
         return None
-    said = [(at, number) for at in tokens_of(reading, noun.sentence) if (number := NUMBERS.get(reading.words[at]))]
+    tokens = tokens_of(reading, noun.sentence)
+    if tokens.stop < len(reading.words) and not nouns_of(reading, noun.sentence + 1):
+        tokens = range(tokens.start, tokens_of(reading, noun.sentence + 1).stop)  # "Count the dogs: there are two"
+    said = [(at, number) for at in tokens if (number := NUMBERS.get(reading.words[at]))]
     if len(said) != 1:
         return None
     at, number = said[0]

@@ -50,7 +50,7 @@ _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
 _NO_NOUNS = frozenset(
     "nearby too here there alone together outside inside outdoors indoors afar apart away opposite still "
     "looks appears seems stands sits lies rests hangs remains stays wears sports boasts features displays exhibits "
-    "contrasts presents reveals gleams glows shines appear seem remain exist become somebody someone everybody "
+    "visible present contrasts dominates presents reveals gleams glows shines appear seem remain exist become somebody someone everybody "
     "everyone".split()
 )
 _NOUNS_IN_ING = frozenset(
@@ -162,7 +162,9 @@ def _opens_with_participle(tokens: Sequence[Token], phrase: Phrase) -> bool:
         or not tokens[first].text.lower().endswith(("ed", "en", "ing"))
     ):
         return False
-    return stop < len(tokens) and tokens[stop].tag in ("IN", "TO") and (not first or tokens[first - 1].text in _ENDS)
+    if stop == len(tokens) or (first and tokens[first - 1].text not in _ENDS):
+        return False
+    return tokens[stop].tag in ("IN", "TO") or tokens[stop].text in COLOURS
 
 
 def _sentence_numbers(lower: Sequence[str]) -> list[int]:

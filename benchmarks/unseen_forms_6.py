@@ -1,0 +1,112 @@
+"""Sentence forms in the manner of LMM captions, sixth round: written before it was first measured.
+
+Slots are those of `unseen_forms`.
+"""
+
+OBJECTS = (
+    "The photograph offers a clear view of {a} beside {b}.",
+    "{A} sits at an angle, with {b} tucked in behind it.",
+    "In the middle ground stands {a}, partially overlapping {b}.",
+    "The image highlights {a} and the nearby presence of {b}.",
+    "Both in the picture: {a} and {b}.",
+    "A lone {a2} is shown together with {b}.",
+    "There seems to be {a} right in front of {b}.",
+    "The backdrop consists of {b}, while {a} occupies the foreground.",
+    "An old {a2} and a new {b2} stand next to each other.",
+    "Tucked behind {b} is {a}.",
+    "The scene, which is calm, includes {a} and also {b}.",
+    "Close to {b} you can see {a}, somewhat blurred.",
+    "{A} is seen leaning on {b}.",
+    "The picture was shot at dusk and shows {a} with {b}.",
+    "What draws the eye is {a}, and then {b}.",
+    "In this photograph there are {a} and {b}, among other things.",
+)
+COUNTS = (
+    "{N} appear in the photograph.",
+    "The image includes {n} of different shapes.",
+    "A trained eye will count {n} in this shot.",
+    "{N} stand or rest in the open space.",
+    "The scene presents {group} in a calm setting.",
+    "The picture is of {n} seen from afar.",
+    "{Both} are shown in profile.",
+    "Placed throughout the scene are {n}.",
+    "{Count} {plural} are depicted in the image.",
+    "The image prominently displays {n}.",
+    "The visible {plural} are {count} in number.",
+    "We are looking at {n}.",
+    "In the background there are {n}.",
+    "{N} surround the centre of the scene.",
+    "The photo captures {group} from a distance.",
+    "The {count} {plural} are the highlight of the picture.",
+    "Visible in the frame: {n}.",
+    "The picture shows {n}, all of them at rest.",
+)
+SIDES = (
+    "On the {side}, one can spot {a}.",
+    "{A} is situated on the {side} of the image.",
+    "The {side}-hand side shows {a}.",
+    "{A} can be seen at the {side} edge of the frame.",
+    "To the {side} side, {a} is partly visible.",
+    "The {side} of the scene has {a} in it.",
+    "{A} appears on the {side}-hand side of the picture.",
+    "Located on the {side} is {a}.",
+    "A view in which {a} occupies the {side}.",
+    "The image has {a} on the {side} and nothing on the other side.",
+    "{A} lies in the {side} half of the frame.",
+    "Our gaze moves to the {side}, where we find {a}.",
+    "{A} is positioned to the far {side}.",
+    "Near the {side} side of the frame sits {a}.",
+    "In the {side} corner of the picture is {a}.",
+    "There is {a} here, and it is located on the {side}.",
+)
+ENDS = (
+    "{A} can be found at the {end} of the image.",
+    "In the {level} third of the frame sits {a}.",
+    "The {end} of the scene features {a}.",
+    "Positioned near the {end} edge is {a}.",
+    "{A} is in the {level} area of the photo.",
+)
+CORNERS = (
+    "{A} is tucked into the {end} {side} corner.",
+    "Located in the {level} {side} corner of the frame is {a}.",
+    "The {end} {side} area of the picture shows {a}.",
+)
+PAIR_SIDES = (
+    "{A} rests to the {side} of {b}.",
+    "On the {side} you see {a}, on the {other} you see {b}.",
+    "There is {a} just to the {side} of {b}.",
+    "{A} occupies the {side} half and {b} the {other} half.",
+    "{A} is seen on the {side} of {b}.",
+)
+PAIR_ENDS = (
+    "{A} is found {above} {b}.",
+    "{A} is visible {above} {b}, near the {end}.",
+    "At the {end} there is {a}; at the {otherend} there is {b}.",
+)
+COLOURS = (
+    "The {noun} is a lovely shade of {colour}.",
+    "A {noun}, mostly {colour}, is in the frame.",
+    "The {noun} carries a {colour} coat of paint.",
+    "We see a bright {colour} {noun} in the picture.",
+    "The {noun}, in a bright {colour}, stands alone.",
+    "The {noun} has {colour} as its main color.",
+    "There is one {noun}, and its surface is {colour}.",
+    "{Colour} in color, the {noun} is the first thing one sees.",
+    "The exterior of the {noun} is {colour}.",
+    "A {noun} with a bright {colour} surface rests here.",
+    "The {noun} shown in the image is {colour}.",
+    "The {noun} looks almost entirely {colour}.",
+    "The {noun} has a {colour} tint.",
+    "The picture is brightened by a {colour} {noun}.",
+    "The {noun} is covered with {colour} paint.",
+    "The {noun} is decorated in {colour}.",
+    "The {noun} near the edge is {colour}.",
+    "An eye-catching {colour} {noun} is present.",
+    "The image shows a {noun} with a {colour} color.",
+    "A {noun} is in view. It looks {colour}.",
+    "The {noun} stands there, {colour} and still.",
+    "The {noun} is {colour} and appears to be clean.",
+    "The surface of the {noun} is bright {colour}.",
+    "The {noun} has a vibrant {colour} body.",
+    "It is the {colour} {noun} that catches the eye.",
+)
