@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -10,19 +10,28 @@ from cli import options
 from cli.checkpoints import Checkpoint, checkpoint_named, gpu_wanted
 from cli.screen import screen
 
+if TYPE_CHECKING:
+    from pipelines.evaluate import EvaluateOutcome
+
 MAX_MISSING = 0.05  # share of an evaluation's photos, as the default of --max-faults
+_SHOWN = 24  # figures; the metrics file has all
 
 
 def evaluate(
-    annotations: Annotated[str, typer.Option("--annotations", help="Ground truth.")],
-    images: Annotated[str | None, typer.Option("--images", help="Folder of its photos.")] = None,
+    annotations: Annotated[
+        str, typer.Option("--annotations", help="Ground truth; of odinw and coco-o the folder of their sets.")
+    ],
+    images: Annotated[
+        str | None,
+        typer.Option("--images", help="Folder of its photos.", show_default="of odinw and coco-o --annotations"),
+    ] = None,
     checkpoint: Checkpoint = None,
     detections: Annotated[
         str | None, typer.Option("--detections", help="Score this result file instead: no model, no torch.")
     ] = None,
     task: Annotated[
-        Literal["coco", "lvis", "lvis-fixed", "flickr30k", "refcoco"],
-        typer.Option(help="Protocol and format of the ground truth; all but coco score a result file."),
+        Literal["coco", "lvis", "lvis-fixed", "refcoco", "flickr30k", "odinw", "coco-o"],
+        typer.Option(help="Protocol and format of the ground truth."),
     ] = "coco",
     to: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder.", show_default="evaluations beside the checkpoint")
@@ -32,18 +41,35 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="(box, name) pairs kept per image; of lvis-fixed: detections per category.",
-            show_default="300; of lvis-fixed 10000",
+            help="(box, name) pairs kept; with --detections and lvis-fixed: as --per-category.",
+            show_default="300; 30 of refcoco, 100 of a phrase of flickr30k",
         ),
     ] = None,
+    top_k_per: Annotated[
+        Literal["chunk", "image"] | None,
+        typer.Option(help="Pairs kept of each prompt, or of each image.", show_default="chunk for lvis, else image"),
+    ] = None,
+    per_category: Annotated[
+        int, typer.Option(min=1, help="Of lvis-fixed: detections of each category that count, over all images.")
+    ] = 10_000,
+    names_per_prompt: Annotated[
+        int | None, typer.Option(min=1, help="Names asked at once.", show_default="40 for lvis, else as many as fit")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Pairs with a lower score are not kept.")] = 0.0,
     protocol: Annotated[
         Literal["llmdet", "mm_grounding_dino"],
-        typer.Option(help="Of refcoco: boxes ranked by words of place too, or by score alone."),
+        typer.Option(help="Of refcoco: how an expression is asked and boxes are ranked."),
     ] = "llmdet",
-    names_per_prompt: Annotated[
-        int | None, typer.Option(min=1, help="Names asked at once.", show_default="as many as fit")
-    ] = None,
+    benchmark: Annotated[
+        Literal["odinw13", "odinw35"], typer.Option(help="Of odinw: which sets its average is of.")
+    ] = "odinw13",
+    split: Annotated[str, typer.Option(help="Of flickr30k: test, val or train.")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos asked at once.")] = 8,
     gpu: options.Gpu = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Detectors side by side.", show_default="one for each GPU, or each CPU"),
+    ] = None,
     workspace: options.Workspace = "workspace",
     as_json: options.AsJson = False,
 ) -> None:
@@ -51,47 +77,67 @@ def evaluate(
 
     \b
     llmdet-data evaluate --annotations instances_val2017.json --images val2017 --checkpoint out
+    llmdet-data evaluate --task lvis-fixed --annotations lvis_v1_minival.json --images coco --checkpoint out
     llmdet-data evaluate --annotations instances_val2017.json --detections detections.json
-    llmdet-data evaluate --task lvis-fixed --annotations lvis_v1_minival.json --detections detections.json
     """
     with screen("evaluate", workspace, as_json) as out:
         from dataclasses import asdict
 
-        from llmdet.errors import SettingError
         from llmdet.files import absolute, join
-        from pipelines.evaluate import CocoSet, score
+        from pipelines.evaluate import EvaluationSet, score
         from pipelines.evaluate import evaluate as measure
-        from pipelines.scoring import Rules
+        from pipelines.scoring import SEVERAL, Rules
 
         if detections:
-            rules = Rules(task=task, top_k=top_k or 10_000, protocol=protocol)
-            outcome = score(annotations, detections, name or task, rules)
-        elif task != "coco":
-            raise SettingError(f"--task {task} scores a result file: give --detections")
+            kept = (top_k or per_category) if task == "lvis-fixed" else per_category
+            rules = Rules(task=task, top_k=kept, protocol=protocol, benchmark=benchmark)
+            photos = _images(images) if images else ""
+            page = absolute(to) if to else absolute(join(detections, "..")) if images else ""
+            outcome = score(annotations, detections, name or task, rules, images=photos, out=page)
         else:
-            one = CocoSet(
-                name=name or task,
+            one = EvaluationSet(
+                task=task,
+                name=name or "",
                 annotations=absolute(annotations),
-                images=_images(images),
-                top_k=top_k or 300,
+                images=_images(images or (annotations if task in SEVERAL else None)),
+                top_k=top_k,
+                top_k_per=top_k_per,
+                per_category=per_category,
                 names_per_prompt=names_per_prompt,
+                threshold=threshold,
+                protocol=protocol,
+                benchmark=benchmark,
+                split=split,
+                batch_size=batch_size,
             )
             model = checkpoint_named(checkpoint, workspace)
-            with out.watch(f"evaluate {one.name}") as progress:
+            with out.watch(f"evaluate {one.title}") as progress:
                 folder = absolute(to) if to else join(model, "evaluations")
-                outcome = measure([one], model, folder, gpu=gpu_wanted(gpu), progress=progress)[0]
+                outcome = measure([one], model, folder, gpu=gpu_wanted(gpu), workers=workers, progress=progress)[0]
         out.result = asdict(outcome)
-        width = max(6, *map(len, outcome.metrics))
-        out.shown += [
-            f"{key:{width}} {value:.4f}" if value >= 0 else f"{key:{width}} no such boxes"
-            for key, value in outcome.metrics.items()
-        ]
-        out.shown.append(f"detections in {outcome.detections}")
+        out.shown += _lines(outcome)
         if over := outcome.too_many_missing(MAX_MISSING):
             out.too_many_faults.append(over)
         elif outcome.missing:
             worst = next(iter(outcome.missing.items()))
             out.note(f"note: {len(outcome.missing)} photos could not be used (image {worst[0]}: {worst[1]})")
+
+
+def _lines(outcome: EvaluateOutcome) -> list[str]:
+    """Figures, how they were measured, and where the rest is."""
+    width = max(6, *map(len, outcome.metrics))
+    figures = list(outcome.metrics.items())
+    lines = [
+        f"{key:{width}} {value:.4f}" if value >= 0 else f"{key:{width}} no such boxes"
+        for key, value in figures[:_SHOWN]
+    ]
+    if len(figures) > _SHOWN:
+        lines.append(f"and {len(figures) - _SHOWN} more in the metrics file")
+    if outcome.protocol:
+        told = (f"{name.replace('_', ' ')} {value}" for name, value in outcome.protocol.items() if value is not None)
+        lines.append("protocol: " + ", ".join(told))
+    lines.append(f"detections in {outcome.detections}")
+    return lines + ([f"page in {outcome.page}"] if outcome.page else [])
 
 
 def _images(images: str | None) -> str:

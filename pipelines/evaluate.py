@@ -1,40 +1,46 @@
-"""evaluate: a checkpoint on an annotated set, or a result file against its ground truth."""
+"""evaluate: a checkpoint on annotated sets, or a result file against its ground truth.
+
+Answers are kept under `<out>/<set>_parts/<fingerprint>/` as they come (`pipelines.detect`): the same command goes on
+after a kill, another checkpoint or protocol starts anew. Results are written from these parts in the order of the set.
+"""
 
 from __future__ import annotations
 
+import posixpath
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import orjson
 
-from detector.metrics import coco
+from detector.metrics.accumulator import Accumulator
+from detector.metrics.detections import Detections
 from llmdet import files
-from llmdet.errors import FormatError, ImageError
+from llmdet.workspace import fingerprint
 from pipelines.cluster import cluster
-from pipelines.detect import Found, Query, detect, image_url
+from pipelines.detect import Answers, Asking, answers, ask
+from pipelines.evaluation_page import write_page
+from pipelines.ground import model_key
+from pipelines.lease import hold
+from pipelines.mistakes import cases
 from pipelines.parts import Progress
-from pipelines.scoring import Rules, figures, ground_truth
+from pipelines.scoring import SEVERAL, Judged, Rules, judge, judge_files, together
+from pipelines.sets import LVIS, EvaluationSet, Member, members
+
+__all__ = ["METRICS_SUFFIX", "UNTRAINED_SUFFIX", "EvaluateOutcome", "EvaluationSet", "Run", "evaluate", "score"]
 
 METRICS_SUFFIX = "_metrics.json"
 UNTRAINED_SUFFIX = "-untrained"  # of a set's name, where the model before training was evaluated
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoSet:
-    """A set with COCO ground truth, all of whose categories are asked for in every image."""
-
-    annotations: str
-    images: str
-    name: str = "coco"
-    top_k: int = 300  # (box, name) pairs kept per image
-    names_per_prompt: int | None = None  # None: as many as fit
+_PARTS_SUFFIX = "_parts"
+_REFCOCO_CATEGORY = 1  # every expression is one "object"
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOutcome:
-    """Official figures (0..1, unrounded), AP per class, and where the detections are."""
+    """Official figures (0..1, unrounded), AP per class, how they were measured, and where the rest is."""
 
     name: str
     metrics: dict[str, float]
@@ -43,6 +49,8 @@ class EvaluateOutcome:
     missing: dict[str, str] = field(default_factory=dict)  # image -> why it could not be used
     seconds: float = 0.0
     images: int = 0  # of the set, where a checkpoint was run
+    protocol: dict[str, Any] = field(default_factory=dict)
+    page: str = ""
 
     def too_many_missing(self, max_faults: float) -> str:
         """One line where more than this share of the photos could not be used, else nothing."""
@@ -53,96 +61,239 @@ class EvaluateOutcome:
         return f"evaluate {self.name}: {share} photos could not be used (image {image}: {why})"
 
 
-def evaluate(
-    sets: Sequence[CocoSet], checkpoint: str, out: str, *, gpu: bool = False, progress: Progress | None = None
-) -> list[EvaluateOutcome]:
-    """Run a checkpoint on sets; writes `<out>/<set>_detections.json` (COCO results) and `<out>/<set>_metrics.json`.
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A set, the checkpoint that is asked, and the address of what is written, without its suffix."""
 
-    A photo that cannot be opened, or has the annotated size in no orientation, counts as one without detections and is
-    named in `missing`.
+    set: EvaluationSet
+    checkpoint: str
+    out: str
+
+
+def evaluate(
+    sets: Sequence[EvaluationSet],
+    checkpoint: str,
+    out: str,
+    *,
+    gpu: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[EvaluateOutcome]:
+    """Run a checkpoint on sets; writes `<out>/<set>_detections.json`, `<set>_metrics.json` and `<set>.html`.
+
+    Sets of several (ODinW, COCO-O) have a folder `<set>_detections` with a file for each. A photo that cannot be
+    opened, or has the annotated size in no orientation, counts as one without detections and is named in `missing`.
+    With `gpu` every worker has one GPU; `workers` is None for as many as there is room for.
     """
-    return evaluate_many([(one, checkpoint, files.join(out, one.name)) for one in sets], gpu=gpu, progress=progress)
+    runs = [Run(one, checkpoint, files.join(out, one.title)) for one in sets]
+    return evaluate_many(runs, gpu=gpu, workers=workers, progress=progress)
 
 
 def evaluate_many(
-    runs: Sequence[tuple[CocoSet, str, str]], *, gpu: bool = False, progress: Progress | None = None
+    runs: Sequence[Run], *, gpu: bool = False, workers: int | None = None, progress: Progress | None = None
 ) -> list[EvaluateOutcome]:
-    """The same for (set, checkpoint, address without suffix), all in one pass over one pool of actors."""
+    """The same for several runs, all in one pass over one pool of actors."""
     started = time.monotonic()
-    truths = {one.annotations: ground_truth(one.annotations) for one, _, _ in runs}
-    for truth in truths.values():
-        coco.check_truth(truth)
-    queries, bad = [], {}
-    for number, (one, checkpoint, _) in enumerate(runs):
-        names = _names(truths[one.annotations])[1]
-        for image in truths[one.annotations]["images"]:
-            try:
-                queries.append(_query(one, checkpoint, image, names, [number, image["id"]]))
-            except ImageError as error:
-                bad[number, image["id"]] = str(error)
-    found: dict[int, list[Found]] = {number: [] for number in range(len(runs))}
-    with cluster():
-        for answer in detect(queries, gpu=gpu, progress=progress):
-            found[answer.key[0]].append(answer)
+    runs = [replace(run, set=run.set.asked(), checkpoint=_absolute(run.checkpoint)) for run in runs]
+    opened = {one: members(one) for one in {run.set: None for run in runs}}
+    jobs = [_Job(run, member, _asking(run, member)) for run in runs for member in opened[run.set]]
+    places = [place for run in runs for place in (run.set.images, run.checkpoint) if files.exists(place)]
+    with ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(hold(run.out + _PARTS_SUFFIX))
+        stack.enter_context(cluster(*(run.out for run in runs), reads=places))
+        askings, questions = [job.asking for job in jobs], [job.member.questions for job in jobs]
+        ask(askings, questions, gpu=gpu, workers=workers, progress=progress)
     seconds = round(time.monotonic() - started, 3)
-    return [
-        _scored(
-            one,
-            truths[one.annotations],
-            found[number],
-            out,
-            seconds,
-            {str(k[1]): v for k, v in bad.items() if k[0] == number},
-        )
-        for number, (one, _, out) in enumerate(runs)
-    ]
+    return [_scored(run, [job for job in jobs if job.run is run], seconds) for run in runs]
 
 
-def _query(one: CocoSet, checkpoint: str, image: dict[str, Any], names: tuple[str, ...], key: list[Any]) -> Query:
-    """Raises ImageError for a file name that leaves the folder, FormatError where there is none."""
-    if not isinstance(image.get("file_name"), str):
-        raise FormatError(f"{one.annotations}: image {image['id']} has no file_name, so its photo cannot be found")
-    folder = files.absolute(checkpoint) if files.exists(checkpoint) else checkpoint  # else an id of the hub
-    return Query(
-        folder,
-        image_url(one.images, image["file_name"]),
-        names,
-        key,
-        size=(int(image["width"]), int(image["height"])),
-        top_k=one.top_k,
-        names_per_prompt=one.names_per_prompt,
-    )
-
-
-def score(annotations: str, detections: str, name: str = "coco", rules: Rules | None = None) -> EvaluateOutcome:
-    """Score a result file by the rules of its task; no model, no torch. Raises FormatError."""
-    started = time.monotonic()
-    found = figures(rules or Rules(), annotations, detections)
-    seconds = round(time.monotonic() - started, 3)
-    return EvaluateOutcome(name, found.metrics, found.classes, detections, {}, seconds)
-
-
-def _names(truth: dict[str, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Ids and names of the categories, by id."""
-    rows = sorted(truth["categories"], key=lambda row: row["id"])
-    return tuple(row["id"] for row in rows), tuple(row["name"] for row in rows)
-
-
-def _scored(
-    one: CocoSet, truth: dict[str, Any], found: list[Found], out: str, seconds: float, bad: dict[str, str]
+def score(
+    annotations: str,
+    detections: str,
+    name: str = "coco",
+    rules: Rules | None = None,
+    *,
+    images: str = "",
+    out: str = "",
 ) -> EvaluateOutcome:
-    ids, _ = _names(truth)
-    rows = [row for answer in found for row in _rows(answer, ids)]
-    missing = bad | {str(answer.key[1]): answer.error for answer in found if answer.error}
-    metrics, classes = coco.evaluate_classes(truth, rows)
-    files.write_bytes(f"{out}_detections.json", orjson.dumps(rows))
-    files.write_json(f"{out}{METRICS_SUFFIX}", {"metrics": metrics, "classes": classes, "missing": missing})
-    told = f"{out}_detections.json"
-    return EvaluateOutcome(one.name, metrics, classes, told, missing, seconds, len(truth["images"]))
+    """Score a result file by the rules of its task; no model, no torch. Raises FormatError.
+
+    With `out`, a folder, the page is written there too; with pictures where `images` has the photos.
+    """
+    started = time.monotonic()
+    rules = rules or Rules()
+    judged = judge_files(rules, annotations, detections)
+    found = together(rules, judged)
+    protocol = {"task": rules.task, **_rules_shown(rules), "detections": posixpath.basename(detections)}
+    page = ""
+    if out:
+        asked: dict[str, Member] = {}
+        if images:
+            one = EvaluationSet(task=rules.task, annotations=annotations, images=images, benchmark=rules.benchmark)
+            asked = {member.name: member for member in members(one)}
+        page = files.join(out, f"{name}.html")
+        write_page(page, name, protocol, found, cases(rules, judged, asked))
+    seconds = round(time.monotonic() - started, 3)
+    return EvaluateOutcome(name, found.metrics, found.classes, detections, {}, seconds, 0, protocol, page)
 
 
-def _rows(answer: Found, ids: Sequence[int]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One annotation file of a run."""
+
+    run: Run
+    member: Member
+    asking: Asking
+
+
+def _absolute(checkpoint: str) -> str:
+    return files.absolute(checkpoint) if files.exists(checkpoint) else checkpoint  # else an id of the hub
+
+
+def _asking(run: Run, member: Member) -> Asking:
+    """How a member is asked. Its fingerprint holds all that answers depend on, but for the content of photos."""
+    one = run.set
+    options: dict[str, Any] = {
+        "names": member.names,
+        "names_per_prompt": one.names_per_prompt,
+        "top_k": one.top_k,
+        "top_k_per": one.top_k_per,
+        "threshold": one.threshold,
+        "batch_size": one.batch_size,
+    }
+    inputs = {
+        "model": model_key(run.checkpoint),
+        "options": {**options, "names": [asdict(name) for name in member.names]},
+        "questions": [asdict(question) for question in member.questions],
+    }
+    parts = files.join(run.out + _PARTS_SUFFIX, fingerprint(inputs)[:16] + (f"-{member.name}" * bool(member.name)))
+    return Asking(checkpoint=run.checkpoint, parts=parts, **options)
+
+
+def _scored(run: Run, jobs: Sequence[_Job], seconds: float) -> EvaluateOutcome:
+    """Figures, result files and page of a run whose questions all have an answer."""
+    one, rules = run.set, Rules.of(run.set)
+    several = one.task in SEVERAL
+    to = f"{run.out}_detections" + ("" if several else ".json")
+    judged: list[Judged] = []
+    missing: dict[str, str] = {}
+    facts: list[dict[str, Any]] = []
+    for job in jobs:
+        reader = _Reader(rules, job)
+        file = files.join(to, f"{job.member.name}.json") if several else to
+        judged.append(judge(rules, job.member.name, job.member.truth, reader.found(file)))
+        mark = f"{job.member.name}/" if several else ""
+        missing |= {mark + key: why for key, why in (job.member.errors | reader.missing).items()}
+        facts.append(reader.facts)
+    found = together(rules, judged)
+    protocol = _protocol(run, rules, jobs, facts)
+    files.write_json(
+        run.out + METRICS_SUFFIX,
+        {"metrics": found.metrics, "classes": found.classes, "missing": missing, "protocol": protocol},
+    )
+    page = f"{run.out}.html"
+    asked = {job.member.name: job.member for job in jobs}
+    write_page(page, posixpath.basename(run.out), protocol, found, cases(rules, judged, asked), missing)
+    photos = len({q.image for job in jobs for q in job.member.questions}) + sum(len(job.member.errors) for job in jobs)
+    return EvaluateOutcome(one.title, found.metrics, found.classes, to, missing, seconds, photos, protocol, page)
+
+
+class _Reader:
+    """Reads the answers of a job once: what counts of them, written as a result file on the way."""
+
+    def __init__(self, rules: Rules, job: _Job) -> None:
+        self.rules, self.job = rules, job
+        self.missing: dict[str, str] = {}  # image -> why
+        self.facts: dict[str, Any] = {}
+
+    def found(self, file: str) -> Any:
+        """An Accumulator, or the predictions of flickr30k."""
+        if self.rules.task == "flickr30k":
+            predictions = [one for answer in self._answers() for one in self._predictions(answer)]
+            files.write_bytes(file, orjson.dumps(predictions))
+            return predictions
+        kept = Accumulator(self.rules.limits())
+        for answer in self._answers():
+            kept.add(self._rows(answer))
+        _write_rows(file, kept)
+        return kept
+
+    def _answers(self) -> Iterator[Answers]:
+        for answer in answers(self.job.asking, self.job.member.questions):
+            self.facts |= answer.facts
+            for number, why in answer.errors.items():
+                key = self.job.member.keys[number]
+                self.missing[str(key[0] if isinstance(key, tuple) else key)] = why
+            yield answer
+
+    def _rows(self, answer: Answers) -> Detections:
+        """With the ids of images and categories; places are those of one file in the order of the set."""
+        member, found = self.job.member, answer.found
+        image = np.array(member.keys, np.int64)[found.image]
+        none = np.full(len(found), _REFCOCO_CATEGORY, np.int64)
+        category = np.array(member.categories, np.int64)[found.category] if member.names else none
+        rank = np.arange(len(found)) - np.searchsorted(found.image, found.image)
+        return Detections(image, category, found.box, found.score, found.image * 1_000_000 + rank)
+
+    def _predictions(self, answer: Answers) -> Iterator[dict[str, Any]]:
+        """Of each sentence the boxes of each phrase, xyxy."""
+        by_question = dict(answer.found.grouped(answer.found.image))
+        none = Detections.of([])
+        for number in answer.numbers:
+            own = by_question.get(number, none)
+            photo, sentence = self.job.member.keys[number]
+            boxes = [
+                np.concatenate([own.box[at, :2], own.box[at, :2] + own.box[at, 2:]], axis=1).tolist()
+                for at in (own.category == i for i in range(len(self.job.member.questions[number].phrases)))
+            ]
+            yield {"image_id": photo, "sentence_id": sentence, "boxes": boxes}
+
+
+def _write_rows(file: str, found: Accumulator) -> None:
+    """A result file in COCO's form, in pieces: by category, in the order of the set inside each."""
+    with files.open_atomic(file) as sink:
+        sink.write(b"[")
+        first = True
+        for rows in found.blocks():
+            for start in range(0, len(rows), 10_000):
+                text = orjson.dumps(_dicts(rows.take(slice(start, start + 10_000))))[1:-1]
+                sink.write((b"" if first else b",\n") + text)
+                first = False
+        sink.write(b"]\n")
+
+
+def _dicts(rows: Detections) -> list[dict[str, Any]]:
+    columns = (rows.image.tolist(), rows.category.tolist(), rows.box.tolist(), rows.score.tolist())
     return [
-        {"image_id": answer.key[1], "category_id": ids[label], "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
-        for (x1, y1, x2, y2), score, label in zip(answer.boxes, answer.scores, answer.labels, strict=True)
+        {"image_id": image, "category_id": category, "bbox": box, "score": score}
+        for image, category, box, score in zip(*columns, strict=True)
     ]
+
+
+def _protocol(run: Run, rules: Rules, jobs: Sequence[_Job], facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a figure must be read with: how the detector was asked, and how its answers were scored."""
+    one = run.set
+    told = {name: value for name, value in (facts[0] if facts else {}).items() if name != "prompts"}
+    shown: dict[str, Any] = {"task": one.task, **_rules_shown(rules)}
+    if jobs[0].member.names:
+        names = sorted({len(job.member.names) for job in jobs})
+        prompts = sorted({int(fact.get("prompts", 0)) for fact in facts})
+        shown |= {"names": _range(names), "names_per_prompt": one.names_per_prompt, "prompts": _range(prompts)}
+    shown |= {"top_k": one.top_k, "top_k_per": one.top_k_per if jobs[0].member.names else "phrase"}
+    shown |= {"threshold": one.threshold, **told}
+    if one.task == "flickr30k":
+        shown["split"] = one.split
+    notes = [note for job in jobs for note in job.member.notes]
+    return shown | {"checkpoint": run.checkpoint} | ({"notes": notes} if notes else {})
+
+
+def _range(numbers: Sequence[int]) -> int | str:
+    return numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _rules_shown(rules: Rules) -> dict[str, Any]:
+    if rules.task in LVIS:
+        return {f"limit_{key}": value for key, value in asdict(rules.limits()).items() if value is not None}
+    choices = {"refcoco": ("protocol", rules.protocol), "odinw": ("benchmark", rules.benchmark)}
+    return dict([choices[rules.task]]) if rules.task in choices else {}

@@ -38,8 +38,9 @@ from pipelines.finding import GroundSettings
 from pipelines.ingest import IngestSettings
 from pipelines.merge import MergeSettings
 from pipelines.prices import Prices
-from pipelines.readers import LEAK_PATHS, Values, below_all, source_of
+from pipelines.readers import LEAK_PATHS, Values, below, below_all, source_of
 from pipelines.refine import RefineSettings
+from pipelines.sets import EvaluationSet, Task
 from pipelines.settings import build, check_name, first_fault
 
 if TYPE_CHECKING:
@@ -114,14 +115,26 @@ class RefineSection(_Section):
 
 
 class EvaluateSection(_Section):
-    """One evaluation of the trained detector."""
+    """One evaluation of the trained detector; what is None is what the task is known for."""
 
     name: str = ""
-    task: Literal["coco"] = "coco"
+    task: Task = "coco"
     annotations: str
     images: str
-    top_k: int = Field(300, ge=1)
-    names_per_prompt: int | None = None
+    top_k: int | None = Field(None, ge=1)
+    top_k_per: Literal["chunk", "image"] | None = None
+    per_category: int = Field(10_000, ge=1)
+    names_per_prompt: int | None = Field(None, ge=1)
+    threshold: float = Field(0.0, ge=0, le=1)
+    batch_size: int = Field(8, ge=1)
+    protocol: Literal["llmdet", "mm_grounding_dino"] = "llmdet"
+    benchmark: Literal["odinw13", "odinw35"] = "odinw13"
+    split: str = "test"
+
+    def build_set(self, data_root: str) -> EvaluationSet:
+        """The set with its addresses."""
+        values = self.model_dump() | {"annotations": below(data_root, self.annotations)}
+        return EvaluationSet(**values | {"images": below(data_root, self.images)})
 
 
 class TrainSection(_Section):

@@ -24,14 +24,13 @@ from pipelines.cluster import cluster
 from pipelines.engines import ENGINES
 from pipelines.engines.engine import Engine
 from pipelines.estimate import EXAMPLES, DryRun, Estimator, Example, spend, standing_in
-from pipelines.evaluate import UNTRAINED_SUFFIX, CocoSet, EvaluateOutcome, evaluate_many
+from pipelines.evaluate import UNTRAINED_SUFFIX, EvaluateOutcome, EvaluationSet, Run, evaluate_many
 from pipelines.export import export
 from pipelines.ground import ground
 from pipelines.ingest import ingest, ingested
 from pipelines.live import TOKENS
 from pipelines.merge import merge
 from pipelines.parts import Outcome, Progress
-from pipelines.readers import below
 from pipelines.recipe import CaptionSection, Recipe, engine_of
 from pipelines.refine import refine
 from pipelines.report import ReportSettings, report
@@ -214,8 +213,8 @@ def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch, tally:
     folder = files.join(trained.folder, "evaluations")
     with watch("evaluate") as progress:
         outcomes = evaluate_many(
-            [(one, trained.untrained, files.join(folder, f"{one.name}{UNTRAINED_SUFFIX}")) for one in sets]
-            + [(one, trained.folder, files.join(folder, one.name)) for one in sets],
+            [Run(one, trained.untrained, files.join(folder, f"{one.title}{UNTRAINED_SUFFIX}")) for one in sets]
+            + [Run(one, trained.folder, files.join(folder, one.title)) for one in sets],
             gpu=bool(recipe.train and recipe.train.gpu),
             progress=progress,
         )
@@ -225,24 +224,13 @@ def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch, tally:
     return _metrics(before, UNTRAINED_SUFFIX) | _metrics(after, "")
 
 
-def _sets(recipe: Recipe) -> list[CocoSet]:
+def _sets(recipe: Recipe) -> list[EvaluationSet]:
     """The evaluation sets of a recipe. Raises MissingError for one that is not there."""
-    sets = []
-    for section in recipe.evaluate:
-        annotations, images = below(recipe.data_root, section.annotations), below(recipe.data_root, section.images)
-        for address in (annotations, images):
+    sets = [section.build_set(recipe.data_root) for section in recipe.evaluate]
+    for one in sets:
+        for address in (one.annotations, one.images):
             if not files.exists(address):
                 raise MissingError(f"evaluate names {address}, which is not there; give --data-root")
-        name = section.name or section.task
-        sets.append(
-            CocoSet(
-                name=name,
-                annotations=annotations,
-                images=images,
-                top_k=section.top_k,
-                names_per_prompt=section.names_per_prompt,
-            )
-        )
     return sets
 
 

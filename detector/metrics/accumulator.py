@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from detector.metrics.detections import Detections, Row, best
 
 _ROWS_AT_ONCE = 500_000
@@ -75,6 +77,11 @@ class Accumulator:
             size += own
         if waiting:
             yield Detections.joined(waiting)
+
+    def joined(self) -> Detections:
+        """All that is left, in the order of places."""
+        rows = Detections.joined([*self.blocks()])
+        return rows.take(np.argsort(rows.place, kind="stable"))
 
     def _settle(self) -> None:
         """Sort what is pending into its categories, and cut these."""

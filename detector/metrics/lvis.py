@@ -53,6 +53,11 @@ class Truth:
     ignored: Flags  # outside each range of areas, (G, A)
     positives: Ints  # true boxes that count, (K, A)
 
+    @property
+    def sure(self) -> Flags:
+        """Where a detection without a true box is false, (K, I)."""
+        return (self.judged & _JUDGED > 0) & (self.judged & _NOT_EXHAUSTIVE == 0)
+
     @classmethod
     def of(cls, truth: Mapping[str, Any]) -> Truth:
         """An LVIS file as a dict. Raises FormatError where it is none."""

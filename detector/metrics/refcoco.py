@@ -73,7 +73,9 @@ class Tally:
         }
 
 
-def evaluate(truth: Mapping[str, Any], detections: Iterable[Row], protocol: Protocol = "llmdet") -> dict[str, float]:
+def evaluate(
+    truth: Mapping[str, Any], detections: Iterable[Row] | Detections, protocol: Protocol = "llmdet"
+) -> dict[str, float]:
     """Figures of a result file in COCO's form, whose image_id is the id of the expression's image row.
 
     An expression without detections is not found. Raises FormatError, and SettingError for an unknown protocol.
@@ -81,7 +83,7 @@ def evaluate(truth: Mapping[str, Any], detections: Iterable[Row], protocol: Prot
     if protocol not in get_args(Protocol):
         raise SettingError(f"the protocols of RefCOCO are {', '.join(get_args(Protocol))}; got {protocol!r}")
     expressions = read(truth)
-    rows = Detections.of(list(detections))
+    rows = detections if isinstance(detections, Detections) else Detections.of(list(detections))
     by_image = dict(rows.grouped(rows.image))
     if strange := by_image.keys() - expressions.keys():
         raise FormatError(f"a detection is on image {min(strange)}, which the ground truth does not have")

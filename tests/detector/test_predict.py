@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from detector import checkpoint
+from detector.asked import Asked
 from detector.config import quickstart_model
 from detector.predict import Detections, Detector, coco_rows, phrase_scores
 from llmdet.errors import SettingError
@@ -68,6 +69,43 @@ def test_names_beyond_one_prompt_are_asked_in_several(detector: Detector) -> Non
     for label, one in enumerate(single):
         mine = few.scores[(few.labels == label) & (few.scores > 0)]
         assert np.sort(mine)[::-1] == pytest.approx(np.sort(one.scores)[::-1], abs=1e-6)
+
+
+def test_prompts_that_hold_all_names_answer_as_one_prompt(detector: Detector) -> None:
+    images = [photo(7), photo(8)]
+    one = detector.detect(images, NAMES, top_k=50)
+    for options in ({"names_per_prompt": 3}, {"names_per_prompt": 80, "top_k_per": "chunk"}):
+        several = detector.detect(images, NAMES, top_k=50, **options)  # type: ignore[arg-type]
+        for a, b in zip(one, several, strict=True):
+            assert np.array_equal(a.boxes, b.boxes)
+            assert np.array_equal(a.scores, b.scores)
+            assert np.array_equal(a.labels, b.labels)
+
+
+def test_pairs_are_kept_of_each_prompt_or_of_the_image(detector: Detector) -> None:
+    names = [f"thing {number}" for number in range(7)]
+    whole = detector.detect([photo(9)], names, names_per_prompt=3, top_k=10_000)[0]
+    of_image = detector.detect([photo(9)], names, names_per_prompt=3, top_k=5)[0]
+    assert np.array_equal(of_image.scores, whole.scores[:5])
+    of_chunk = detector.detect([photo(9)], names, names_per_prompt=3, top_k=5, top_k_per="chunk")[0]
+    assert np.bincount(of_chunk.labels // 3).tolist() == [5, 5, 5]
+    for chunk in range(3):
+        best = whole.scores[whole.labels // 3 == chunk][:5]
+        assert np.array_equal(of_chunk.scores[of_chunk.labels // 3 == chunk], best)
+
+
+def test_1203_names_are_31_prompts_of_40(detector: Detector) -> None:
+    prompts = detector.prompts([f"a {number}" for number in range(1203)], 40)
+    assert [len(prompt.tokens) for prompt in prompts] == [40] * 30 + [3]
+
+
+def test_words_around_a_name_are_read_and_not_scored(detector: Detector) -> None:
+    asked = Asked("package", "there is a ", "  on the porch")
+    (prompt,) = detector.prompts([Asked("dog"), asked])
+    tokenizer = detector.parts.tokenizer
+    assert tokenizer.decode(prompt.ids[prompt.tokens[1]]) == "package"
+    assert "porch" in tokenizer.decode(prompt.ids)
+    assert detector.detect([photo(10)], [asked])[0].names == ("package",)
 
 
 def test_unusable_names_are_refused(detector: Detector) -> None:

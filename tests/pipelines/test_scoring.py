@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llmdet.errors import FormatError
+from detector.metrics.coco_o import DOMAINS
+from llmdet.errors import FormatError, MissingError
 from pipelines import scoring
 from pipelines.evaluate import score
 from pipelines.scoring import Rules
@@ -99,8 +100,28 @@ def test_the_command_scores_without_torch(federated_files: tuple[str, str]) -> N
     assert done.stderr.splitlines()[-1] == "False"
 
 
-def test_other_tasks_than_coco_ask_for_a_result_file(federated_files: tuple[str, str]) -> None:
+def test_every_task_needs_photos_or_a_result_file(federated_files: tuple[str, str]) -> None:
     words = ["evaluate", "--task", "lvis", "--annotations", federated_files[0]]
     done = subprocess.run([sys.executable, "-m", "cli", *words], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: --task lvis scores a result file: give --detections"
+    assert done.stderr.splitlines()[-1].startswith("error: --images says where the photos are")
+
+
+def test_sets_of_several_are_scored_from_a_folder(tmp_path: Path) -> None:
+    image, category = {"id": 1, "width": 64, "height": 64}, {"id": 3, "name": "dog"}
+    box = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 2, 40, 40], "area": 1600, "iscrowd": 0}
+    rows = [{"image_id": 1, "category_id": 3, "bbox": [2, 2, 40, 40], "score": 0.5}]
+    rules = Rules(task="coco-o")
+    for name in DOMAINS:
+        folder = tmp_path / name / "annotations"
+        folder.mkdir(parents=True)
+        truth = {"images": [image], "annotations": [box], "categories": [category]}
+        written(folder / "instances_val2017.json", truth)
+        written(tmp_path / f"{name}.json", rows if name != "tattoo" else [])
+    outcome = score(str(tmp_path), str(tmp_path), rules=rules)
+    assert outcome.metrics["AP"] == pytest.approx(5 / 6)
+    assert outcome.metrics["tattoo/AP"] == 0
+    assert outcome.classes["sketch/dog"] == pytest.approx(1.0)
+    (tmp_path / "sketch.json").unlink()
+    with pytest.raises(MissingError, match="a result file for each set of coco-o"):
+        score(str(tmp_path), str(tmp_path), rules=rules)
