@@ -53,6 +53,8 @@ def ask(text: str, mode: Mode = "detection", spans: str | None = None, parser: P
         raise SettingError(
             f'the text names nothing to look for; expected such as "dog . red cup ."; got {_short(text)}'
         )
+    if text != text.encode("utf-8", "replace").decode():
+        raise SettingError(f"the text is not UTF-8: {_short(text)}")
     if spans is not None:
         return of_spans(text, read_spans(spans))
     if mode == "detection":

@@ -82,6 +82,10 @@ def is_video(url: str) -> bool:
 def opened(url: str, every: Every) -> Iterator[Picture]:
     """The picture of an address, turned by its EXIF orientation, or the wanted frames of a video. Never raises
     ImageError: what cannot be used is a Picture that says why."""
+    readable = url.encode("utf-8", "replace").decode()
+    if readable != url:  # no JSON could name it
+        yield Picture(readable, None, f"image_missing: the file name {readable!r} is not UTF-8; rename it")
+        return
     try:
         if is_video(url):
             for one in videos.frames(url, every):

@@ -118,6 +118,7 @@ def test_what_is_no_list_of_places_is_refused(wrong: str) -> None:
     [
         ("", {}, "names nothing to look for"),
         (" . ? ", {}, "names nothing to look for"),
+        ("dog \udc80", {}, "not UTF-8"),
         ("+ ()", {"mode": "grounding"}, "names nothing to look for"),
         ("running quickly", {"mode": "grounding", "parser": "pattern"}, "no noun phrase in 'running quickly'"),
         ("dog", {"mode": "spans"}, "mode spans needs spans"),

@@ -65,6 +65,11 @@ def test_a_picture_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         assert one.error.startswith(f"{reason}: ")
 
 
+def test_a_file_name_that_no_json_can_hold_is_told() -> None:
+    (one,) = opened("a\udc80.jpg", EVERY)
+    assert (one.url, one.error) == ("a?.jpg", "image_missing: the file name 'a?.jpg' is not UTF-8; rename it")
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[str]:
     """A web site that has one picture."""
