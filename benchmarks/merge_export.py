@@ -1,6 +1,6 @@
 """A million records merged, validated and exported, beside plain `json` and dicts, in one run.
 
-    python benchmarks/merge_export.py [--records 100000 300000 1120000] [--part-rows 8192]
+    python benchmarks/merge_export.py [--records 100000 300000 1120000] [--peers json] [--part-rows 8192]
 
 Ours: `pipelines.merge` (which validates) from `records/` tables to `groundingcap/`, then `pipelines.export` to ODVG
 jsonl and to parquet, in one process without a cluster, as on any single machine. The peers (merge_export_peer.py) make the same
@@ -46,6 +46,7 @@ from pipelines.merge import merge
 
 HERE = Path(__file__).parent
 SOURCES = ("first", "second")
+PEERS = ["json", "json + pyarrow"]
 DISTINCT = 16_384  # records that are made; more are these under other ids
 FAULT_EVERY = 50_000
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, nargs="+", default=[100_000, 300_000, 1_120_000])
     parser.add_argument("--part-rows", type=int, default=8192)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--inside", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
@@ -64,10 +66,10 @@ def main() -> None:
     for count in args.records:
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), base, count, args.part_rows)
-            measure(Path(folder), count)
+            measure(Path(folder), count, args.peers)
 
 
-def measure(folder: Path, count: int) -> None:
+def measure(folder: Path, count: int, peers: list[str]) -> None:
     """One line for ours, one for each peer, one for the ratios."""
     environment = dict(os.environ, PYTHONPATH=f"{HERE.parent}:{HERE}")
     load = os.getloadavg()[0]
@@ -76,11 +78,11 @@ def measure(folder: Path, count: int) -> None:
     print(json.dumps({"records": count, "load": load, "ours": mine, "stages_s": round(stages, 2)}), flush=True)
     tables = [Workspace.at(str(folder / "workspace")).records(name) for name in SOURCES]
     parts = [f"{table.url}/{part.name}" for table in tables for part in table.require("").parts]
-    inputs = {"json": [str(folder / f"{name}.jsonl") for name in SOURCES], "json + pyarrow": parts}
-    for name, paths in inputs.items():
+    inputs = dict(zip(PEERS, ([str(folder / f"{name}.jsonl") for name in SOURCES], parts), strict=True))
+    for name in peers:
         out = folder / name
         out.mkdir()
-        peer = run([sys.executable, str(HERE / "merge_export_peer.py"), *paths, str(out)], environment)
+        peer = run([sys.executable, str(HERE / "merge_export_peer.py"), *inputs[name], str(out)], environment)
         check(folder / "workspace", out, mine["out"], peer["out"])
         ratios = {"whole": peer["seconds"] / mine["seconds"], "stages": peer["seconds"] / stages}
         ratios = {key: round(value, 2) for key, value in ratios.items()}
