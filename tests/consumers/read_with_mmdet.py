@@ -5,6 +5,7 @@
     {"do": "odvg", "ann_file": "odvg.jsonl", "images": "photos/", "label_map": "label_map.json"}
     {"do": "config", "path": "mm_grounding_dino.py", "train": true}
     {"do": "convert", "tool": "coco2odvg.py", "options": ["in.json", "-d", "coco", "-o", "out.jsonl"]}
+    {"do": "detect", "swin": {}, "bert": "bert/", "inputs": "in.npz", "text": "dog.", "out": "out.npz", "save": "x.pth"}
 
 Run by the Python of an environment that has mmdet (`.ci/mmdet_env`); nothing here knows llmdet. What mmdet prints goes
 to standard error. A request that fails is answered by {"error": traceback}.
@@ -141,6 +142,86 @@ def convert(tool: str, options: list[str]) -> dict[str, Any]:
     return {"tool": tool}
 
 
+def detect(
+    swin: dict[str, Any],
+    bert: str,
+    inputs: str,
+    text: str,
+    out: str,
+    queries: int = 900,
+    weights: str = "",
+    save: str = "",
+) -> dict[str, Any]:
+    """Logits and boxes of MM-Grounding-DINO for normalised pixels of which the left part is the image.
+
+    The configuration is mmdet's Swin-T with changes; the weights are random, or those of the file `weights`, which has
+    to fit to the last name. `save` writes them as mmengine writes a checkpoint. Answers with names and shapes.
+    """
+    import numpy as np
+    import torch
+    from mmdet.structures import DetDataSample
+
+    detector = _detector(swin, bert, queries)
+    if weights:
+        detector.load_state_dict(torch.load(weights, weights_only=True)["state_dict"])
+    if save:
+        _save(detector, save)
+    given = np.load(inputs)
+    sample = DetDataSample()
+    height, width = given["pixels"].shape[-2:]
+    shape = (height, int(given["width"]))
+    sample.set_metainfo({"batch_input_shape": (height, width), "img_shape": shape})
+    with torch.no_grad():
+        words = detector.language_model([text])
+        words["embedded"] = detector.text_feat_map(words["embedded"])
+        features = detector.extract_feat(torch.from_numpy(given["pixels"]))
+        logits, boxes = detector.bbox_head(**detector.forward_transformer(features, words, [sample]))
+    np.savez(out, logits=logits[-1].numpy(), boxes=boxes[-1].numpy())
+    return {"names": {name: list(tensor.shape) for name, tensor in detector.state_dict().items()}}
+
+
+def _detector(swin: dict[str, Any], bert: str, queries: int) -> Any:
+    """mmdet's own Swin-T configuration with another backbone, in which no weight is zero or one."""
+    import mmdet
+    import torch
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.config import Config
+
+    register_all_modules(init_default_scope=True)
+    configs = Path(mmdet.__file__).parent / ".mim/configs/mm_grounding_dino"
+    model = Config.fromfile(configs / "grounding_dino_swin-t_pretrain_obj365.py").model
+    model.num_queries = queries
+    model.language_model.name = bert
+    model.backbone.update(init_cfg=None, with_cp=False, **swin)
+    stages = model.backbone.out_indices
+    levels = len(stages) + 1
+    model.neck.update(in_channels=[model.backbone.embed_dims * 2**stage for stage in stages], num_outs=levels)
+    model.num_feature_levels = levels
+    model.encoder.num_cp = 0
+    model.encoder.layer_cfg.self_attn_cfg.num_levels = levels
+    model.decoder.layer_cfg.cross_attn_cfg.num_levels = levels
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    detector = MODELS.build(model)
+    detector.init_weights()
+    for parameter in detector.parameters():
+        parameter.data += 0.03 * torch.randn_like(parameter)
+    return detector.eval()
+
+
+def _save(detector: Any, path: str) -> None:
+    """A checkpoint with what mmengine's runner puts in one: its message hub has objects of a class of its own."""
+    from mmengine.logging import MessageHub
+    from mmengine.runner import save_checkpoint
+
+    hub = MessageHub.get_instance("weights")
+    for step in range(20):
+        hub.update_scalar("train/loss", 1.0 / (step + 1))
+    content = {"meta": {"epoch": 1}, "state_dict": detector.state_dict(), "message_hub": hub.state_dict()}
+    save_checkpoint(content, path)
+
+
 @functools.cache
 def language_model() -> str:
     """The folder of a BERT that knows letters, digits and punctuation, each alone and inside a word; random weights."""
@@ -155,7 +236,7 @@ def language_model() -> str:
     return folder
 
 
-COMMANDS = {"odvg": read_odvg, "config": build_config, "convert": convert}
+COMMANDS = {"odvg": read_odvg, "config": build_config, "convert": convert, "detect": detect}
 
 
 def answer_to(line: str) -> dict[str, Any]:
