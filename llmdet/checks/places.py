@@ -184,7 +184,8 @@ def _turned(before: list[str]) -> bool:
     if before[:-1] and before[-2] in ("glance", "look") and before[-3:-2] == ["a"]:
         return False  # "a glance to the left reveals"
     verbs = _MOVING if before[-1] == "from" else _TURNED  # "leans in from the left" is there
-    return any(verbs.match(word) and lead not in _GUIDES for lead, word in zip(["", *before], before, strict=False))
+    follows = zip(["", *before], before, strict=False)
+    return any(verbs.match(word) and _GUIDES.isdisjoint((lead, word)) for lead, word in follows)
 
 
 def _signs(one: str, two: str | None = None) -> tuple[int, int]:

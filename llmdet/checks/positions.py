@@ -77,6 +77,8 @@ def attached(reading: Reading, grounds: Sequence[Ground]) -> list[Said]:
         if place.to == "order":
             pairs += _in_order(place, before, after)
             continue
+        if number and found[number - 1].to == "next" and len(before) == 1 and "," in reading.text[low : place.span[0]]:
+            continue  # "a dog below a kite, near the bottom": the dog is, or the kite
         # A sentence that opens with a place goes on so: "On the left a dog, on the right a cat".
         led = bisect.bisect_left(starts, start) == bisect.bisect_left(starts, opening.span[0])
         around = _Around(reading, place, nouns, before, after, low, not before or (led and bool(after)))

@@ -50,8 +50,8 @@ _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
 _NO_NOUNS = frozenset(
     "nearby too here there alone together outside inside outdoors indoors afar apart away opposite still "
     "looks appears seems stands sits lies rests hangs remains stays wears sports boasts features displays exhibits "
-    "visible present contrasts dominates presents reveals gleams glows shines appear seem remain exist become somebody someone everybody "
-    "everyone".split()
+    "visible present contrasts dominates presents reveals gleams glows shines appear seem remain exist become somebody "
+    "someone everybody everyone".split()
 )
 _NOUNS_IN_ING = frozenset(
     "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
