@@ -3,8 +3,8 @@
     python benchmarks/merge_export.py [--records 100000 300000 1120000] [--peers json] [--part-rows 8192]
 
 Ours: `pipelines.merge` (which validates) from `records/` tables to `groundingcap/`, then `pipelines.export` to ODVG
-jsonl and to parquet, in one process without a cluster, as on any single machine. The peers (merge_export_peer.py) make the same
-checks one dict at a time, and write the merged records and the same ODVG bytes (compared here):
+jsonl and to parquet, in one process without a cluster, as on any single machine. The peers (merge_export_peer.py) make
+the same checks one dict at a time, and write the merged records and the same ODVG bytes (compared here):
 
 - "json": the standard library only. It cannot read parquet, so the same whole records come as jsonl, a file a source.
 - "json + pyarrow": the same parquet files in, and parquet files with the same rows out (compared here).

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,26 @@ def test_urls_work_as_paths_do() -> None:
     assert list(files.iter_jsonl("memory://llmdet-files/rows.jsonl")) == [(1, {"a": 1})]
     with pytest.raises(MissingError):
         files.read_bytes("memory://llmdet-files/none")
+
+
+def test_a_long_file_goes_to_the_disk_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = threading.Event(), os.fsync
+
+    def fsync(number: int) -> None:
+        sync(number)
+        synced.set()
+
+    monkeypatch.setattr("llmdet.files._SYNC_S", 0.01)
+    monkeypatch.setattr("os.fsync", fsync)
+    with files.open_atomic(str(tmp_path / "a")) as file:
+        file.write(b"1")
+        assert synced.wait(20)
+        file.write(b"2")
+    assert (tmp_path / "a").read_bytes() == b"12"
+
+
+def test_a_file_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with pytest.raises(KeyError), files.open_atomic(str(tmp_path / "a")):
+        raise KeyError("bad")
+    assert (threading.active_count(), list(tmp_path.iterdir())) == (before, [])
