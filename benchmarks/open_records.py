@@ -11,8 +11,8 @@ process of its own, started before the clock; imports are not counted on either 
   of the processor alone, which says more where others use the machine too.
 - `read_ms`: processor time of one record at a random place, mean of 2,000; ours while parts are still being decoded,
   and again once they all are (`read_ms_warm`). The peer's is `get_data_info`, which unpickles a record of its list.
-- `own_mb`: memory of the process that is its own (USS) and `pss_mb` with its share of what it shares (pages of mapped
-  files), both above what the process had before opening, after opening and again after reading.
+- `own_mb`: memory of the process that is its own (USS) and `pss_mb` with its share of what it shares, both above what
+  the process had before opening, after opening and again after reading.
 
 Without --mmdet the peer is `json`: each line to a dict in a list, which is the least that any reader of the whole file
 does. Prints one JSON line a reader, and one with the ratios.

@@ -1,8 +1,8 @@
 """Records for training: opened at once however many there are, and any row of them at any time.
 
 A small table is decoded whole. Of a large one opening reads the manifest alone. When the first row of a part is wanted,
-the part is checked and what training needs of it is written as an Arrow file to a folder of this machine, where all
-processes map it into memory: what is in memory then is the system's page cache, there once and given back on demand.
+the part is checked and what training needs of it is written as an Arrow file to a folder of this machine, from which
+all processes read the few rows around the one that they want: what is in memory then is the system's file cache.
 
 The folder is `llmdet-data/records` in $XDG_CACHE_HOME (`~/.cache`), or in $LLMDET_CACHE; about 2 kB for each record. It
 may be removed at any time; files of tables that nobody opened for a week are removed when the next table is opened.
@@ -34,7 +34,8 @@ from llmdet.workspace import Part, Table, fingerprint
 log = logging.getLogger(__name__)
 
 DECODED_ROWS = 20_000  # of a table up to this size, all records are kept decoded
-OPEN_PARTS = 256  # that a process has mapped at a time; each takes a file handle
+ROWS_TOGETHER = 32  # of a decoded part, read at once: some 60 kB
+OPEN_PARTS = 256  # that a process has open at a time; each takes a file handle
 PARTS_IN_MEMORY = 4  # where nothing can be written to the cache
 _VERIFY = "llmdet-data doctor --verify --remove-damaged"
 UNUSED_S = 7 * 86_400  # after which the files of another table are removed
@@ -60,7 +61,7 @@ class RecordTable:
             raise MissingError(f"training needs records in {folder}/part-*.parquet; none are there. Run merge first.")
         small = int(self.ends[-1]) <= DECODED_ROWS
         self.decoded = [record for part in self.parts for record in from_batch(self._whole(part))] if small else None
-        self.mapped = MappedParts(self.table, self.parts)
+        self.rows = DecodedParts(self.table, self.parts)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -70,7 +71,7 @@ class RecordTable:
             return self.decoded[row]
         part = int(np.searchsorted(self.ends, row, side="right"))
         start = int(self.ends[part - 1]) if part else 0
-        return _record(self.mapped[part].slice(row - start, 1).to_pylist()[0])
+        return _record(self.rows.row(part, row - start))
 
     def columns(self, *names: str) -> Iterator[pa.Table]:
         """At least these columns of all rows, a table at a time; of a nested one the fields that are named too."""
@@ -86,58 +87,62 @@ class RecordTable:
         return table
 
 
-class MappedParts:
-    """Parts of a table as Arrow batches, by number; mapped from files that the first reader of a part writes."""
+class DecodedParts:
+    """Rows of a table's parts, from files that the first reader of a part writes."""
 
     def __init__(self, table: Table, parts: tuple[Part, ...]) -> None:
         self.table, self.parts = table, parts
         self.folder = cache_folder() / fingerprint([table.url, *([p.name, p.rows, p.sha256] for p in parts)])
         self.limit = OPEN_PARTS
-        self.open: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        self.open: OrderedDict[int, pa.RecordBatchFileReader | pa.Table] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the batches: another process maps the files itself."""
+        """Without what is open: another process opens the files itself."""
         return self.__dict__ | {"open": OrderedDict()}
 
-    def __getitem__(self, number: int) -> pa.RecordBatch:
+    def row(self, number: int, row: int) -> dict[str, Any]:
+        """A row of a part, both by number."""
         if number not in self.open:
-            self.open[number] = self._read(self.parts[number])
+            self.open[number] = self._open(self.parts[number])
             while len(self.open) > self.limit:
                 self.open.popitem(last=False)
         self.open.move_to_end(number)
-        return self.open[number]
+        part = self.open[number]
+        if isinstance(part, pa.Table):
+            return dict(part.slice(row, 1).to_pylist()[0])
+        group, rest = divmod(row, ROWS_TOGETHER)
+        return dict(part.get_batch(group).slice(rest, 1).to_pylist()[0])
 
-    def _read(self, part: Part) -> pa.RecordBatch:
+    def _open(self, part: Part) -> pa.RecordBatchFileReader | pa.Table:
         path = self.folder / f"{part.name}.arrow"
         if not path.exists():
-            batch = self._decode(part)
+            table = self._decode(part)
             try:
-                self._write(path, batch)
+                self._write(path, table)
             except OSError as error:
                 if self.limit != PARTS_IN_MEMORY:
                     log.warning("records are read slowly: %s cannot be written to (%s)", self.folder, error)
                 self.limit = PARTS_IN_MEMORY
-                return batch
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+                return table
+        return pa.ipc.open_file(pa.OSFile(str(path)))  # a mapped file would soon count as memory of the process
 
-    def _decode(self, part: Part) -> pa.RecordBatch:
+    def _decode(self, part: Part) -> pa.Table:
         with _parquet(files.join(self.table.url, part.name)) as parquet:
             check_schema(parquet.schema_arrow)
             columns = _chosen(parquet, lambda step: step not in _UNUSED)
         table = self.table.read(part.name, columns)
         _check_rows(table.num_rows, part, self.table)
-        (batch,) = table.combine_chunks().to_batches()
-        return batch
+        return table.combine_chunks()  # one chunk, so that every group but the last has all its rows
 
-    def _write(self, path: Path, batch: pa.RecordBatch) -> None:
+    def _write(self, path: Path, table: pa.Table) -> None:
         if not self.folder.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             _forget_unused(self.folder)
         os.utime(self.folder)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-                writer.write_batch(batch)
+            with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table, max_chunksize=ROWS_TOGETHER)
             pa.default_memory_pool().release_unused()
             os.replace(temporary, path)
         finally:

@@ -124,7 +124,12 @@ EVERYTHING = {
 }
 
 
-def test_batches_are_the_same_whatever_the_number_of_readers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoded_rows", [2, 100])
+def test_batches_are_the_same_whatever_the_number_of_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded_rows: int
+) -> None:
+    monkeypatch.setenv("LLMDET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("detector.records.DECODED_ROWS", decoded_rows)
     data = dataset(example_run.data(tmp_path), **EVERYTHING)
     settings = replace(example_run.settings(7), data=data.settings)
     alone, read = list(batches_of(data, settings)), list(batches_of(data, settings, readers=2))

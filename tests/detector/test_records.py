@@ -84,6 +84,12 @@ def test_a_large_table_reads_row_by_row_what_training_needs(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("large")
+def test_every_row_of_a_part_of_many_groups_is_found(tmp_path: Path) -> None:
+    table = RecordTable(write(tmp_path / "t", numbered(70), numbered(33)))
+    assert [table[row].width for row in range(103)] == [*range(100, 170), *range(100, 133)]
+
+
+@pytest.mark.usefixtures("large")
 def test_opening_a_large_table_reads_no_part_and_a_part_is_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +120,7 @@ def test_files_that_nobody_used_for_a_week_are_removed(tmp_path: Path) -> None:
     os.utime(first, (time.time() - UNUSED_S - 60,) * 2)
     assert RecordTable(write(tmp_path / "second", numbered(5)))[0]
     assert not first.exists()
-    assert table[1].id == "s/1/0"  # what is mapped stays readable
+    assert table[1].id == "s/1/0"  # what is open stays readable
 
 
 @pytest.mark.usefixtures("large")
@@ -125,7 +131,7 @@ def test_without_a_place_to_write_records_are_still_read(
     monkeypatch.setenv("LLMDET_CACHE", str(tmp_path / "file"))
     table = RecordTable(write(tmp_path / "t", *[[one] for one in numbered(6)]))
     assert [table[row].id for row in range(6)] == [f"s/{row}/0" for row in range(6)]
-    assert len(table.mapped.open) == 4
+    assert len(table.rows.open) == 4
     assert [entry.getMessage().split(":")[0] for entry in caplog.records] == ["records are read slowly"]
 
 
