@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import unicodedata
@@ -187,9 +188,9 @@ class _Pen:
         room = self.size[0] - 2 * self._pad - 1
         if font.getlength(text) <= room:
             return text
-        while text and font.getlength(text + "...") > room:
-            text = text[:-1]
-        return text + "..."
+        ends = range(1, len(text))
+        cut = bisect.bisect_left(ends, True, key=lambda end: font.getlength(text[:end] + "...") > room)
+        return text[:cut] + "..."
 
 
 @functools.lru_cache(maxsize=4096)
