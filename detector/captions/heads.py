@@ -138,7 +138,7 @@ class CaptionHeads(nn.Module):
         rows = self.region_rows(regions.texts).to(regions.image_N.device)
         boxes_N4 = features.boxes_BQ4[regions.image_N, regions.query_N].detach()
         tokens = self.region_connector(features.states_BQC[regions.image_N, regions.query_N], corners(boxes_N4))
-        return self._loss(tokens, rows, self._glance(features, regions.image_N, boxes_N4, rows))
+        return self._loss(tokens, rows, self.glance(features, regions.image_N, boxes_N4, rows))
 
     def region_rows(self, texts: Sequence[str]) -> Rows:
         """Sequences of regions, packed."""
@@ -155,7 +155,8 @@ class CaptionHeads(nn.Module):
         """Everything that is not the language model's: connectors, looks and LoRA."""
         return {name: tensor for name, tensor in self.state_dict().items() if _is_own(name)}
 
-    def _glance(self, features: Features, image_N: Tensor, boxes_N4: Tensor, rows: Rows) -> Glance | None:
+    def glance(self, features: Features, image_N: Tensor, boxes_N4: Tensor, rows: Rows) -> Glance | None:
+        """Where the tokens of regions look: at boxes (N, 4), cxcywh, of images (N,). None where looks are off."""
         if self.reference is None:
             return None
         images = len(features.memory_BSC)

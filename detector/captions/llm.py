@@ -28,7 +28,7 @@ from detector.captions.connectors import Glance, Look
 from detector.captions.packing import IGNORED, Rows
 from llmdet.errors import FormatError, MissingError, SettingError
 
-CHUNK = 512  # tokens whose scores over the vocabulary are in memory at a time
+CHUNK = 512  # tokens whose scores over the vocabulary are in memory at a time, beyond which they are made again
 
 
 class Layer(nn.Module):
@@ -136,12 +136,10 @@ class LanguageModel(nn.Module):
     def loss(self, hidden_RLH: Tensor, rows: Rows) -> Tensor:
         """Weighted sum of the cross-entropy of all targets; scores exist for the targets only, a chunk at a time."""
         chosen = rows.targets_RL != IGNORED
-        parts = zip(
-            hidden_RLH[chosen].split(CHUNK),
-            rows.targets_RL[chosen].split(CHUNK),
-            rows.weights_RL[chosen].split(CHUNK),
-            strict=True,
-        )
+        whole = hidden_RLH[chosen], rows.targets_RL[chosen], rows.weights_RL[chosen]
+        if len(whole[0]) <= CHUNK:
+            return self._loss(*whole)
+        parts = zip(*(one.split(CHUNK) for one in whole), strict=True)
         sums = [checkpoint(self._loss, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
         return torch.stack(cast(list[Tensor], sums)).sum()
 

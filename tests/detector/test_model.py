@@ -1,5 +1,6 @@
 """The model: the same answers as plain transformers, and denoising that ordinary queries do not see."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import MMGroundingDinoForObjectDetection
@@ -101,3 +102,19 @@ def test_the_loss_reaches_the_encoders_heads_and_all_else_but_unused_norms() -> 
         gradient = net.model.get_parameter(name).grad
         assert gradient is not None
         assert float(gradient.abs().sum()) > 0
+
+
+@torch.no_grad()
+def test_features_are_those_of_ordinary_queries_whatever_stands_before_them(model: OpenDetector) -> None:
+    """Noised queries come first in the decoder, and a match counts from the first ordinary one."""
+    pixels, mask, ids, attention = inputs()
+    boxes = [np.array([[0.3, 0.4, 0.2, 0.3], [0.6, 0.5, 0.3, 0.2]], dtype=np.float32)] * 2
+    noise = denoising.build(boxes, [(1,), (2,)], model.config.num_queries, DenoisingSettings())
+    assert noise is not None
+    alone = model(pixels, mask, ids, attention).features
+    beside = model(pixels, mask, ids, attention, noise=noise).features
+    assert beside.states_BQC.shape == (2, model.config.num_queries, model.config.d_model)
+    assert torch.allclose(beside.states_BQC, alone.states_BQC, atol=1e-5)
+    assert torch.allclose(beside.boxes_BQ4, alone.boxes_BQ4, atol=1e-6)
+    assert sum(height * width for height, width in alone.shapes) == alone.memory_BSC.shape[1] == alone.real_BS.shape[1]
+    assert alone.ratios_BV2[1].tolist() == [[pytest.approx(2 / 3), 1.0]] * 2  # a third of the canvas is padding

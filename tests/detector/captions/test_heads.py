@@ -100,7 +100,7 @@ def one_by_one(made: CaptionHeads, seen: Features, image: int, query: int, text:
             seen.memory_BSC[image : image + 1], seen.real_BS[image : image + 1], seen.shapes,
             seen.ratios_BV2[image : image + 1], seen.states_BQC[image : image + 1], seen.boxes_BQ4[image : image + 1],
         )  # fmt: skip
-        glance = made._glance(part, torch.tensor([0]), seen.boxes_BQ4[image, query][None].detach(), alone)
+        glance = made.glance(part, torch.tensor([0]), seen.boxes_BQ4[image, query][None].detach(), alone)
     hidden = made.llm(embeds[None], alone, glance)[0]
     total, count = torch.zeros((), dtype=torch.float64), 0
     for place in range(1, len(pieces)):
@@ -173,7 +173,7 @@ def test_a_fresh_normed_look_divides_the_token_by_its_root_mean_square() -> None
     made, seen = heads(looks="normed"), features()
     regions = made.choose(match(), WORDS)
     rows = made.region_rows(regions.texts)
-    glance = made._glance(seen, regions.image_N, seen.boxes_BQ4[regions.image_N, regions.query_N], rows)
+    glance = made.glance(seen, regions.image_N, seen.boxes_BQ4[regions.image_N, regions.query_N], rows)
     assert glance is not None
     hidden = torch.randn(*rows.ids_RL.shape, 32, dtype=torch.float64)
     look = made.llm.layers[0].look
@@ -194,7 +194,7 @@ def test_a_look_reads_the_image_where_its_box_is() -> None:
     regions = made.choose(match(), WORDS)
     rows = made.region_rows(regions.texts)
     boxes = seen.boxes_BQ4[regions.image_N, regions.query_N].detach()
-    glance = made._glance(seen, regions.image_N, boxes, rows)
+    glance = made.glance(seen, regions.image_N, boxes, rows)
     look = made.llm.layers[0].look
     assert glance is not None
     assert look is not None
@@ -258,6 +258,7 @@ def test_only_additions_learn_and_the_features_get_a_gradient() -> None:
     assert seen.boxes_BQ4.grad is None  # predicted boxes say where to look and learn nothing from it
 
 
+@pytest.mark.slow
 def test_both_losses_fall_where_features_tell_samples_apart() -> None:
     made, seen = heads(recompute=False), features()
     optimizer = torch.optim.Adam(made.trained().values(), lr=0.02)

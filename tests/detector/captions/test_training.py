@@ -71,6 +71,7 @@ def same(a: Path, b: Path, name: str) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_a_continued_run_with_captions_equals_an_unbroken_one_bit_for_bit(
     data: TrainData, llm: str, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_losses_are_in_the_log_and_in_the_total(data: TrainData, llm: str, t
     assert reports[0].loss == pytest.approx(sum(v for name, v in parts.items() if name.startswith("loss/")), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_alignment_moves_the_connector_and_nothing_of_the_detector(data: TrainData, llm: str, tmp_path: Path) -> None:
     first, aligned = tmp_path / "first", tmp_path / "aligned"
     train(settings(1, llm, {"stage": "align"}, learning_rate=0.0), MODEL, data, first)
@@ -115,6 +117,7 @@ def test_alignment_moves_the_connector_and_nothing_of_the_detector(data: TrainDa
     assert all(torch.equal(full[f"region_{name}"], before[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_the_tiny_model_is_made_once_from_the_records(
     data: TrainData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +165,7 @@ def test_two_processes_learn_what_one_learns(data: TrainData, llm: str, tmp_path
     assert np.mean(shares, axis=0) == pytest.approx(alone.losses, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_captions_of_another_size_do_not_continue_a_run(data: TrainData, llm: str, tmp_path: Path) -> None:
     train(settings(1, llm), MODEL, data, tmp_path / "first")
     with pytest.raises(FormatError, match="does not fit"):
