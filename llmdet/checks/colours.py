@@ -167,12 +167,9 @@ def _free(reading: Reading, tokens: range) -> list[str]:
 def _is_hue(reading: Reading, noun: Noun) -> bool:
     """Whether a noun is only a colour, or what has it: "a deep red", "a green paint job", "a vivid | green"."""
     end = noun.tokens[1]
-    split = (
-        not noun.meant
-        and noun.determiner in ("a", "an", "its", "the")
-        and end < len(reading.words)
-        and bool(_colours_in(reading.words[end]))
-    )
+    split = not noun.meant and bool(_colours_in(reading.words[end])) if end < len(reading.words) else False
+    if noun.determiner not in ("a", "an"):  # "its vivid | blue colour", but not "its roof | red"
+        split = split and not _HUES.isdisjoint(reading.words[end + 1 : end + 2])
     return split or bool(_colours_in(noun.words[-1])) or not _HUES.isdisjoint(noun.words)
 
 

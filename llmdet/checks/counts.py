@@ -18,7 +18,7 @@ _AFTER = re.compile(
     r"(?:\s+(?:visible |shown |seen )?(?:in|on|within)\s+(?:the|this|our)\s+\w+)?"
     r"\s*(?:(?:(?:form|make up|come in) an? \w+ of|is|are|equals|:|(?P<verb>number|total)|"
     r"(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*)"
-    rf"{_NUMBER}\b(?P<all>\s+(?:in (?:number|total|all)|of them)\b|[.!])?",
+    rf"{_NUMBER}\b(?P<all>\s+(?:in (?:number|total|all)|of them(?=\s*[.,!]|\s+in\b))\b|[.!])?",
     re.I,
 )
 _IN_ALL = re.compile(r"\s*(?:[.,;!]|$|in (?:number|total|all)\b|altogether\b)")

@@ -180,6 +180,8 @@ class _Around:
 
     def _only(self) -> list[Ground]:
         """The one thing that the sentence names, where nothing better is known."""
+        if self.before and _BARE.fullmatch(self.reading.text, self.before[-1].noun.whole[1], self.place.span[0]):
+            return []  # "the light on the left falls on a dog"
         sentence = self.reading.sentences[min(token_at(self.reading, self.place.span[0]), len(self.reading.words) - 1)]
         things = things_of(self.reading, sentence)
         behind = self.reading.text[self.start : self.place.span[0]]

@@ -30,6 +30,19 @@ def found(text: str) -> list[str]:
         ("Three men and a dog.", ["'Three men' says 3: 2 boxes"]),
         ("Three people and a dog.", ["'Three people' says 3: 2 boxes"]),
         ("Two of the dogs and three pairs of skis.", ["'three pairs of skis' says 3: 1 box"]),
+        ("Both dogs sleep.", ["'Both dogs' says 2: 3 boxes"]),
+        ("The picture is all about two dogs.", ["'two dogs' says 2: 3 boxes"]),
+        ("A quartet of dogs rest here.", ["'A quartet of dogs' says 4: 3 boxes"]),
+        ("A group of five dogs share the space.", ["'A group of five dogs' says 5: 3 boxes"]),
+        ("The number of dogs in the image amounts to two.", ["'The number of dogs' says 2: 3 boxes"]),
+        ("The dogs in the picture number four.", ["'The dogs' says 4: 3 boxes"]),
+        ("The dogs form a group of two.", ["'The dogs' says 2: 3 boxes"]),
+        ("The dogs, of which there are two, sleep.", ["'The dogs' says 2: 3 boxes"]),
+        ("It is easy to count the dogs: there are four.", ["'the dogs' says 4: 3 boxes"]),
+        ("No fewer than four dogs sleep.", ["'four dogs' says 4: 3 boxes"]),
+        ("At most two dogs sleep.", ["'two dogs' says 2: 3 boxes"]),
+        ("It looks like two dogs are here.", ["'two dogs' says 2: 3 boxes"]),
+        ("Two dogs with care.", ["'Two dogs' says 2: 3 boxes"]),
     ],
 )
 def test_a_number_that_does_not_fit_is_found(text: str, details: list[str]) -> None:
@@ -54,6 +67,13 @@ def test_a_number_that_does_not_fit_is_found(text: str, details: list[str]) -> N
         "A pair of skis.",
         "Four cats.",  # not there at all: the check of objects says so
         "The number of legs is twelve.",
+        "No fewer than two dogs sleep.",
+        "At most four dogs sleep.",
+        "Both dogs and cats sleep.",
+        "Of the dogs, two are asleep.",
+        "The dogs, two of them brown, sleep.",
+        "The dogs play at two.",
+        "From two to five dogs.",
     ],
 )
 def test_a_number_that_can_fit_is_left_alone(text: str) -> None:

@@ -55,6 +55,20 @@ def found(text: str, record: Record = PARK) -> list[str]:
         ("A dog is on the right inside of a fence.", "dog"),
         ("A field with an opening and a dog to the right.", "dog"),
         ("At bottom center is a kite.", "kite"),
+        ("There appears to be a dog on the right.", "dog"),
+        ("The image shows a dog. It is on the right side.", "dog"),
+        ("There is a dog here, and it sits on the right.", "dog"),
+        ("The object on the right is a dog.", "dog"),
+        ("As we move to the right, a dog comes into focus.", "dog"),
+        ("A dog leans in from the right.", "dog"),
+        ("Far right: a dog.", "dog"),
+        ("A dog is below a kite. A kite is below a dog.", "kite"),
+        ("Above a kite there is a dog.", "dog"),
+        ("From left to right, we see a cat, a bench and a cow.", "cat"),
+        ("A dog has a cat to its left.", "cat"),
+        ("On the dog's left there is a cat.", "cat"),
+        ("A cat is further left than a dog.", "cat"),
+        ("The picture has a dog to its right.", "dog"),
     ],
 )
 def test_a_thing_on_the_other_side_is_found(text: str, thing: str) -> None:
@@ -91,6 +105,16 @@ def test_a_thing_on_the_other_side_is_found(text: str, thing: str) -> None:
         "A house with a dog in front of it stands on the right.",
         "On the bottom middle shelf lies a kite.",
         "Of the birds, the one on the right sings.",
+        "A dog sees a bench. It is on the right.",  # may be said of the dog, the bench is in the middle
+        "A cat and a dog are here. It is on the left.",
+        "A kite above a dog, seen from above.",
+        "A dog has a cat to its right.",
+        "A dog lies below a kite, near the bottom.",
+        "From left to right, we see a dog, a bench and a cat.",
+        "A dog looks to its right.",
+        "A dog lifts its right paw.",
+        "On top of everything else, a dog.",
+        "The light on the right falls on a dog.",
     ],
 )
 def test_what_can_be_true_is_left_alone(text: str) -> None:
