@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import data, evaluating, grounding, learning, looking, loop, predicting, prompts, weights
+from cli import data, demo, evaluating, exporting, grounding, learning, looking, loop, predicting, prompts, weights
 from pipelines.stop import listen
 
 app = typer.Typer(
@@ -34,7 +34,9 @@ app.command(rich_help_panel=DATA)(data.report)
 app.command(rich_help_panel=DETECTOR)(learning.train)
 app.command(rich_help_panel=DETECTOR)(evaluating.evaluate)
 app.command(rich_help_panel=DETECTOR)(predicting.predict)
+app.command(rich_help_panel=DETECTOR)(exporting.export_model)
 app.command(rich_help_panel=DETECTOR)(weights.convert_weights)
+app.command(rich_help_panel=LOOK)(demo.demo)
 app.command(rich_help_panel=LOOK)(looking.status)
 app.command(rich_help_panel=LOOK)(looking.doctor)
 app.command(rich_help_panel=LOOK)(looking.sources)
