@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipelines import detect
 from pipelines import evaluate as evaluating
 from pipelines.evaluate import EvaluateOutcome, EvaluationSet, evaluate, score
 from pipelines.scoring import Rules
-from tests.pipelines.test_ground_kills import end, kill_after, start
+from tests.pipelines.test_ground_kills import kill_after, start
 
 pytest.importorskip("faster_coco_eval")
 SCENES, MANY = 6, 40
@@ -154,24 +155,25 @@ def test_figures_of_a_set_without_its_photos_are_no_success() -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on_and_another_protocol_starts_anew(model: str, tmp_path: Path) -> None:
+def test_a_killed_evaluation_goes_on_and_another_protocol_starts_anew(here: None, model: str, tmp_path: Path) -> None:
     world = write_world(tmp_path / "world", MANY, 0).parent
-    truth = ("--annotations", str(world / "annotations.json"), "--images", str(world / "images"))
-    words = ("evaluate", *truth, "--checkpoint", model, "--cpu", "--workers", "1", "--batch-size", "1", "--out")
-    end(start(tmp_path, *words, "unbroken"))
-    parts = tmp_path / "broken/coco_parts"
-    process = start(tmp_path, *words, "broken")
+    truth, photos, out = str(world / "annotations.json"), str(world / "images"), tmp_path / "broken"
+    one = EvaluationSet(annotations=truth, images=photos, batch_size=1)
+    parts = out / "coco_parts"
+    words = ("evaluate", "--annotations", truth, "--images", photos, "--checkpoint", model, "--cpu")
+    process = start(tmp_path, *words, "--workers", "1", "--batch-size", "1", "--out", "broken")
     while not (folders := [*parts.glob("[0-9a-f]" * 16)]) and process.poll() is None:
         time.sleep(0.05)
     assert kill_after(process, folders[0], 5) >= 5
     kept = {path.name: path.stat().st_mtime_ns for path in folders[0].glob("part-*.parquet")}
     assert len(kept) < MANY
-    assert not files.exists(str(tmp_path / "broken/coco_metrics.json"))
-    end(start(tmp_path, *words, "broken"))
+    assert not files.exists(str(out / "coco_metrics.json"))
+    evaluate([one], model, str(out), workers=1)
     times = {path.name: path.stat().st_mtime_ns for path in folders[0].glob("part-*.parquet")}
     assert len(times) == MANY
     assert {name: times[name] for name in kept} == kept  # no photo was asked again
+    evaluate([one], model, str(tmp_path / "unbroken"), workers=1)
     for name in ("coco_detections.json", "coco_metrics.json"):
-        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
-    end(start(tmp_path, *words, "broken", "--threshold", "0.5"))
+        assert (out / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    evaluate([replace(one, threshold=0.5)], model, str(out), workers=1)
     assert len([*parts.glob("[0-9a-f]" * 16)]) == 2
