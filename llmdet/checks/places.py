@@ -37,7 +37,7 @@ _ANY = re.compile(rf"{_SIDE}|above|below|beneath")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
 _OF_FRAME = re.compile(rf"\s+of\s+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
 _OF = re.compile(r"\s+(?:of|from|than)\s+")
-_OPENING = re.compile(r"(?:(?:far|looking|turning|moving|going)\s+)?(?P<one>left|right)\s*[:,]")
+_OPENING = re.compile(r"\b(?:(?:far|looking|turning|moving|going)\s+)?(?P<one>left|right)\s*[:,]")
 _PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
@@ -89,8 +89,8 @@ def token_at(reading: Reading, at: int) -> int:
 
 def _openings(reading: Reading, text: str) -> list[re.Match[str]]:
     """ "Far left: a dog", "Looking left, one sees a dog"."""
-    starts = [token.span[0] for at, token in enumerate(reading.tokens) if not at or begins(reading.tokens, at)]
-    return [match for start in starts if (match := _OPENING.match(text, start))]
+    found = [(match, token_at(reading, match.start())) for match in _OPENING.finditer(text)]
+    return [match for match, at in found if not at or begins(reading.tokens, at)]
 
 
 def _ordered(text: str) -> list[Place]:
