@@ -390,6 +390,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(128)  # who comes before the server runs waits for it
     except (OSError, OverflowError) as error:
         listening.close()
         raise SettingError(f"cannot listen on {host}, port {port}: {error}; choose another --port") from error
