@@ -17,10 +17,11 @@ _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(NUMBERS)})"
 _AFTER = re.compile(
     r"(?:\s+(?:visible |shown |seen )?(?:in|on|within)\s+(?:the|this|our)\s+\w+)?"
     r"\s*(?:(?:(?:form|make up|come in) an? \w+ of|is|are|equals|:|(?P<verb>number|total)|"
-    r"(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*)"
+    r"(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*|[-\u2013\u2014(]\s*(?=\w+\s+in\s+(?:number|total|all)\b))"
     rf"{_NUMBER}\b(?P<all>\s+(?:in (?:number|total|all)|of them(?=\s*[.,!]|\s+in\b))\b|[.!])?",
     re.I,
 )
+_OF_THEM = re.compile(r"\s+of\s+them\s*(?:[.,;!]|$)")
 _IN_ALL = re.compile(r"\s*(?:[.,;!]|$|in (?:number|total|all)\b|altogether\b)")
 # Numbers that are no exact ones.
 _ABOUT = frozenset(
@@ -113,14 +114,16 @@ def _apart(reading: Reading, noun: Noun) -> int | None:
         return None
     at, number = said[0]
     inside = any(other.tokens[0] <= at < other.tokens[1] for other in nouns_of(reading, noun.sentence))
-    if (
-        number < 2
-        or inside
-        or reading.words[at - 1] in _ABOUT
-        or not _IN_ALL.match(reading.text, reading.tokens[at].span[1])
-    ):
+    if number < 2 or inside or reading.words[at - 1] in _ABOUT or not _ends(reading, at):
         return None
     return None if reading.words[at - 1] == "at" and reading.words[at - 2] not in ("arrive", "arrives") else number
+
+
+def _ends(reading: Reading, at: int) -> bool:
+    """Whether a clause ends with the number at a token: "there are three", "there are three of them"."""
+    end = reading.tokens[at].span[1]
+    there = reading.words[max(0, at - 2) : at] in (("there", "are"), ("there", "were"))
+    return bool(_IN_ALL.match(reading.text, end) or (there and _OF_THEM.match(reading.text, end)))
 
 
 def _boxes(noun: Noun, known: Known) -> list[Box] | None:

@@ -37,7 +37,11 @@ _ANY = re.compile(rf"{_SIDE}|above|below|beneath")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
 _OF_FRAME = re.compile(rf"\s+of\s+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
 _OF = re.compile(r"\s+(?:of|from|than)\s+")
+# "closer to the top than to the bottom"
+_RATHER = re.compile(rf"\s+than\s+(?:to|on|at|in|towards?)\s+(?:the\s+)?{_SIDE}\b")
+_OVER_MIDDLE = re.compile(rf"\s+the\s+(?:middle|cent(?:re|er))(?:\s+line)?\s+of\s+(?:the|this)\s+{_FRAME}\b")
 _OPENING = re.compile(r"\b(?:(?:far|looking|turning|moving|going)\s+)?(?P<one>left|right)\s*[:,]")
+_DENIED = frozenset("no not less neither".split())
 _PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
@@ -46,6 +50,7 @@ _TURNED = re.compile(
 )
 _MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
 _IMPERATIVE = frozenset("look glance gaze turn".split())
+_OUR_EYES = re.compile(r"(?:our|your) (?:attention|gaze|eyes|focus|view) (?:to|towards?)$")
 _GUIDES = frozenset("we you one i eye eyes gaze viewer attention".split())  # "as we move to the left"
 _OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next Right".split())
 
@@ -118,20 +123,28 @@ def _owned(reading: Reading, text: str) -> list[Place]:
 
 
 def _above(text: str) -> list[Place]:
-    return [Place(match.span(), 0, -1 if match["one"] == "above" else 1, "next") for match in _OVER.finditer(text)]
+    found = []
+    for match in _OVER.finditer(text):
+        y = -1 if match["one"] == "above" else 1
+        middle = _OVER_MIDDLE.match(text, match.end())
+        found.append(Place((match.start(), middle.end()), 0, y) if middle else Place(match.span(), 0, y, "next"))
+    return found
 
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
-    if _turned(before) or "what" in before:
-        return None  # "looks to the left", "what is left of it"
+    if _turned(before) or "what" in before or "than" in before[-2:]:
+        return None  # "looks to the left", "what is left of it", "(closer to the top) than to the bottom"
     if match["hand"] and not match["part"] and "-" not in match["hand"]:
         return None  # "the left hand"
     if before[-1:] == ["on"] and not match["lead"] and match["one"] == "top":
         return None  # "on top of everything"
     if frame := _OF_FRAME.match(text, match.end()):
         return Place((match.start(), frame.end()), *signs)
-    if _OF.match(text, match.end()):
+    rather = _RATHER.match(text, match.end())
+    if rather and not _DENIED.isdisjoint(before):
+        return None  # "no closer to the top than to the bottom"
+    if not rather and _OF.match(text, match.end()):
         plain = not match["part"] and not match["two"] and match["one"] in ("left", "right")
         return Place(match.span(), *signs, "next") if plain else None
     alone = _stands_alone(reading, match, before[-1] if before else "")
@@ -142,6 +155,8 @@ def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
     """Whether the words are a place of the picture, not a part of something else ("the left ear")."""
     index = token_at(reading, match.end())
     adjective = index < len(reading.tokens) and _is_noun(reading.tokens[index])
+    if reading.text[match.start() - 1 : match.start()] == "(" and reading.text[match.end() : match.end() + 1] == ")":
+        return True  # "a bus (left) and a dog (right)"
     if match["part"]:
         middle = match["part"] in ("middle", "center", "centre")  # "the top middle shelf"
         return not (middle and adjective) and bool(match["lead"] or before in ("in", "on", "at"))
@@ -179,6 +194,8 @@ def _turned(before: list[str]) -> bool:
     """Whether a verb of turning or moving stands before, other than a "Look to the left" that begins a sentence."""
     if len(before) < 4 and before[:1] and before[0] in _IMPERATIVE:
         return False
+    if _OUR_EYES.search(" ".join(before)):
+        return False  # "shifting our attention to the left, we find"
     if not before or before[-1] in ("on", "in", "at", "along", "near", "against"):
         return False
     if before[:-1] and before[-2] in ("glance", "look") and before[-3:-2] == ["a"]:

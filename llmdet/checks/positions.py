@@ -18,7 +18,7 @@ from llmdet.record import Box, Span
 
 _PARTITION = re.compile(r"\b(?:while|whereas|but)\b|;|,\s+and\b")
 _ONE = re.compile(r"\b(?:ones?|others?|something|someone)\b")
-_BARE = re.compile(r"[\s,]*(?:\w+\s+)?(?:on|to|at|in|toward|towards|near|along)?\s*")
+_BARE = re.compile(r"[\s,(]*(?:\w+\s+)?(?:on|to|at|in|toward|towards|near|along)?\s*")
 _STANDS_ON = re.compile(
     r"\b(?:on|in|over|against|near|across|along|through|(?<!look )(?<!looks )(?<!looking )(?<!staring )(?<!gazing )at|"
     r"(?<!ed )by)\s+$"  # "looks at a tree", "watched by a man" do not say where it stands

@@ -20,6 +20,8 @@ def found(text: str) -> list[str]:
     [
         ("Four dogs lie on the grass.", ["'Four dogs' says 4: 3 boxes"]),
         ("There are 5 dogs.", ["'5 dogs' says 5: 3 boxes"]),
+        ("As for dogs, there are two of them.", ["'dogs' says 2: 3 boxes"]),
+        ("The dogs - four in all - catch the eye.", ["'The dogs' says 4: 3 boxes"]),
         ("Five dogs share the space.", ["'Five dogs' says 5: 3 boxes"]),
         ("Two dogs lie on the grass.", ["'Two dogs' says 2: 3 boxes"]),
         ("The number of dogs is two.", ["'The number of dogs' says 2: 3 boxes"]),
@@ -53,6 +55,10 @@ def test_a_number_that_does_not_fit_is_found(text: str, details: list[str]) -> N
     "text",
     [
         "Three dogs lie on the grass.",
+        "As for dogs, there are three of them.",
+        "Of the dogs, I like two of them.",
+        "The dogs - three in all - catch the eye.",
+        "The dogs - two asleep - catch the eye.",
         "A dog lies on the grass.",
         "Several dogs lie on the grass.",
         "One dog lies on the left, another on the right.",

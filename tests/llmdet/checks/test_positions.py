@@ -26,6 +26,13 @@ def found(text: str, record: Record = PARK) -> list[str]:
     ("text", "thing"),
     [
         ("A dog sits on the right.", "dog"),
+        ("The dog is closer to the right than to the left.", "dog"),
+        ("The kite is closer to the bottom than to the top.", "kite"),
+        ("A dog is nearer to the right edge of the image than to the left one.", "dog"),
+        ("A kite hangs below the middle of the image.", "kite"),
+        ("Below the centre of the picture there is a kite.", "kite"),
+        ("Shifting our attention to the right, we find a dog.", "dog"),
+        ("A bench, a dog (right) and a cat (right).", "dog"),
         ("On the right, a dog sits beside a bench.", "dog"),
         ("To the right, there is a dog.", "dog"),
         ("The right half of the photo is taken up by a dog.", "dog"),
@@ -79,6 +86,14 @@ def test_a_thing_on_the_other_side_is_found(text: str, thing: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "The dog is closer to the left than to the right.",
+        "The kite is closer to the top than to the bottom.",
+        "A dog is nearer to the left edge of the image than to the right one.",
+        "The dog is no closer to the right than to the left.",
+        "A kite hangs above the middle of the image.",
+        "A dog shifting its attention to the right.",
+        "Shifting our attention to the left, we find a dog.",
+        "A dog (left) and a cat (right).",
         "A dog sits on the left and a cat on the right.",
         "On the left is a dog, on the right a cat.",
         "The bench is on the left.",  # it is in the middle
