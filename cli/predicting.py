@@ -67,6 +67,9 @@ def predict(
     names_per_prompt: Annotated[
         int | None, typer.Option(min=1, help="Names asked at once.", show_default="as many as fit")
     ] = None,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="What the detector's caption heads say of pictures and boxes.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures.", show_default="8 on a GPU, else 1")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Ray actors for many pictures; 0: this process.")] = 0,
     gpu: options.Gpu = None,
@@ -98,6 +101,7 @@ def predict(
             every=every,
             names_per_prompt=names_per_prompt,
             protocol=protocol,
+            captions=captions,
             batch_size=batch_size,
             workers=workers,
         )
@@ -117,6 +121,8 @@ def predict(
         hidden = f"; the first {_ROWS} are shown, {outcome.json} has all" if found > _ROWS else ""
         seen = len(outcome.images) - len(faults)
         out.shown.append(f"{found} boxes of at least {outcome.threshold:g} in {seen} pictures{hidden}")
+        told = [f"  {picture.title}: {picture.caption}" for picture in outcome.images if picture.caption]
+        out.shown += told[:_ROWS]
         drawn = [picture.drawn for picture in outcome.images if picture.drawn]
         out.shown += [f"  {url}" for url in (*drawn[:_ROWS], *outcome.written)]
         out.shown += [f"  and {len(drawn) - _ROWS} more drawn pictures"] if len(drawn) > _ROWS else []
@@ -142,9 +148,11 @@ def _table(images: list[Prediction]) -> Table:
     from rich.text import Text
 
     right = [Column(head, justify="right") for head in ("score", "x1", "y1", "x2", "y2")]
-    table = Table("picture", Column("box", justify="right"), "phrase", *right)
+    told = ["caption"] if any(picture.captions for picture in images) else []
+    table = Table("picture", Column("box", justify="right"), "phrase", *right, *told)
     rows = ((picture, number) for picture in images for number in range(len(picture.boxes)))
     for (picture, number), _ in zip(rows, range(_ROWS), strict=False):
         values = (f"{picture.scores[number]:.3f}", *(f"{value:.1f}" for value in picture.boxes[number]))
-        table.add_row(Text(picture.title), str(number + 1), Text(picture.phrases[number]), *values)
+        said = [Text(picture.captions[number])] if told else []
+        table.add_row(Text(picture.title), str(number + 1), Text(picture.phrases[number]), *values, *said)
     return table

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -21,6 +21,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from detector import text
 from detector.data import pad_ids
 from detector.metrics.refcoco import Protocol, spatial_bias
+from detector.model import Features
 from detector.pixels import pad_pixels
 from detector.predict import Detections, Detector, phrase_scores
 from llmdet.errors import SettingError
@@ -39,10 +40,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the queries of one look found: scores (Q, P), and boxes (Q, 4) xyxy in pixels of the image."""
+    """What the queries of one look found: scores (Q, P), and boxes (Q, 4) xyxy in pixels of the image.
+
+    `features` is what the detector saw of this image, where `look` was asked to keep it.
+    """
 
     scores: NDArray[np.float64]
     boxes: NDArray[np.float64]
+    features: Features | None = None
 
 
 def looks_for_names(
@@ -105,7 +110,7 @@ def model_size(model: Detector, size: tuple[int, int]) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def look(model: Detector, images: Sequence[Image.Image], looks: Sequence[Look]) -> list[Seen]:
+def look(model: Detector, images: Sequence[Image.Image], looks: Sequence[Look], *, keep: bool = False) -> list[Seen]:
     """One pass over images that have a prompt each.
 
     Prompts of other lengths and images of other sizes are padded, which changes scores a little.
@@ -121,7 +126,7 @@ def look(model: Detector, images: Sequence[Image.Image], looks: Sequence[Look]) 
         boxes = outputs.boxes_BQ4[row].double().cpu().numpy()
         half = boxes[:, 2:] / 2
         xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).clip(0, 1) * (image.size * 2)
-        seen.append(Seen(scores, xyxy))
+        seen.append(Seen(scores, xyxy, outputs.features.of_image(row) if keep else None))
     return seen
 
 
@@ -135,13 +140,15 @@ def find(
     batch_size: int = 8,
     names_per_prompt: int | None = None,
     protocol: Protocol = "llmdet",
+    keep: bool = False,
 ) -> list[Detections]:
     """Boxes of each image for what a question names, best first; those of names are `Detector.detect`'s.
 
     A box may come once for each phrase; the best `top_k` (box, phrase) pairs of an image stay, no suppression.
     A referring expression means one thing, and `protocol` says how its boxes are ranked: `llmdet` by the score of its
     subject, with what its words of place add; `mm_grounding_dino` by the best of all its tokens. Scores stay
-    probabilities either way. Raises SettingError where no prompt can hold a phrase.
+    probabilities either way. `keep` keeps the features that `Detector.say` needs. Raises SettingError where no prompt
+    can hold a phrase.
     """
     if question.mode == "detection":
         return model.detect(
@@ -151,17 +158,18 @@ def find(
             threshold=threshold,
             batch_size=batch_size,
             names_per_prompt=names_per_prompt,
+            keep=keep,
         )
     best_token = question.mode == "referring" and protocol == "mm_grounding_dino"
     looks = _looks(model, question, best_token)
     ranks = question.mode == "referring" and protocol == "llmdet"
     found: dict[int, Detections] = {}
     for rows in _of_one_size(images, batch_size):
-        parts = [look(model, [images[row] for row in rows], [one] * len(rows)) for one in looks]
+        parts = [look(model, [images[row] for row in rows], [one] * len(rows), keep=keep) for one in looks]
         for number, row in enumerate(rows):
             answers = [(part[number], one.phrases) for part, one in zip(parts, looks, strict=True)]
             if best_token:
-                answers = [(Seen(seen.scores.max(1, keepdims=True), seen.boxes), (0,)) for seen, _ in answers]
+                answers = [(replace(seen, scores=seen.scores.max(1, keepdims=True)), (0,)) for seen, _ in answers]
             bias_of = question.text.lower() if ranks else ""
             found[row] = _best(answers, question.phrases, images[row].size, top_k, bias_of).above(threshold)
     return [found[row] for row in range(len(images))]
@@ -204,6 +212,13 @@ def _best(
     boxes = np.concatenate([seen.boxes.repeat(len(numbers), axis=0) for seen, numbers in answers])
     scores = np.concatenate([seen.scores.reshape(-1) for seen, _ in answers])
     labels = np.concatenate([np.tile(np.array(numbers, np.int64), len(seen.boxes)) for seen, numbers in answers])
+    queries = np.concatenate(
+        [
+            np.stack([np.full(seen.scores.size, prompt), np.arange(len(seen.boxes)).repeat(len(numbers))], axis=1)
+            for prompt, (seen, numbers) in enumerate(answers)
+        ]
+    )
     ranks = scores + spatial_bias(expression, boxes, *size)
     order = np.argsort(-ranks, kind="stable")[:top_k]
-    return Detections(boxes[order], scores[order], labels[order], names)
+    features = tuple(seen.features for seen, _ in answers if seen.features is not None)
+    return Detections(boxes[order], scores[order], labels[order], names, queries[order], features)

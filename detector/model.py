@@ -40,6 +40,12 @@ class Features:
     states_BQC: Tensor
     boxes_BQ4: Tensor
 
+    def of_image(self, number: int) -> Features:
+        """Of one image of the batch, the axis B kept."""
+        one = slice(number, number + 1)
+        ratios, states, boxes = self.ratios_BV2[one], self.states_BQC[one], self.boxes_BQ4[one]
+        return Features(self.memory_BSC[one], self.real_BS[one], self.shapes, ratios, states, boxes)
+
 
 @dataclass(frozen=True, slots=True)
 class Outputs:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,29 +18,44 @@ from torch import Tensor, nn
 
 from detector import checkpoint, text
 from detector.asked import Asked
+from detector.captions import say
+from detector.captions import start as captions_of
 from detector.data import pad_ids
+from detector.model import Features, Outputs
 from detector.pixels import pad_pixels
-from llmdet.errors import SettingError
+from llmdet.errors import MissingError, SettingError
 
 TopKPer = Literal["image", "chunk"]  # a chunk is the names of one prompt
 
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What was found on one image, best first: boxes (n, 4) xyxy pixels, scores (n,), numbers of the names (n,)."""
+    """What was found on one image, best first: boxes (n, 4) xyxy pixels, scores (n,), numbers of the names (n,).
+
+    `queries` (n, 2) are the prompt and the query that a box came from; `features` is what each prompt let the detector
+    see of the image, kept where that was asked.
+    """
 
     boxes: NDArray[np.float64]
     scores: NDArray[np.float64]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
+    queries: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    features: tuple[Features, ...] = ()
 
     @property
     def phrases(self) -> list[str]:
         return [self.names[label] for label in self.labels]
 
     def above(self, threshold: float) -> Detections:
-        keep = self.scores >= threshold
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.names)
+        return self.take(np.flatnonzero(self.scores >= threshold))
+
+    def take(self, rows: NDArray[np.int64]) -> Detections:
+        """Some of the boxes."""
+        queries = self.queries[rows] if len(self.queries) else self.queries
+        return replace(
+            self, boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], queries=queries
+        )
 
 
 @dataclass(frozen=True)
@@ -50,13 +65,32 @@ class Detector:
     parts: checkpoint.Parts
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None) -> Detector:
-        """Read a run's folder, a checkpoint, any MM-Grounding-DINO folder of transformers, or a hub id."""
+    def load(cls, folder: str | Path, device: str | None = None, *, captions: bool = False) -> Detector:
+        """Read a run's folder, a checkpoint, any MM-Grounding-DINO folder of transformers, or a hub id.
+
+        `captions` also reads caption heads and the language model that they were trained with. Raises MissingError
+        where there are none.
+        """
         parts = checkpoint.read(folder)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         module: nn.Module = parts.model.eval()
         module.to(place)
+        if captions:
+            parts = replace(parts, captions=captions_of.read(folder, parts.model.config, place))
         return cls(parts)
+
+    @torch.inference_mode()
+    def say(self, found: Detections) -> tuple[str, list[str]]:
+        """What the caption heads say of an image and of each box found there with `keep`.
+
+        The image is described as the first prompt let the detector see it. Raises MissingError without heads.
+        """
+        heads = self.parts.captions
+        if heads is None or not found.features:
+            raise MissingError(
+                "captions need Detector.load(folder, captions=True), and boxes that were found with keep"
+            )
+        return say.say_image(heads, found.features[0]), say.say_boxes(heads, found.features, found.queries.tolist())
 
     def detect(
         self,
@@ -68,13 +102,15 @@ class Detector:
         threshold: float = 0.0,
         batch_size: int = 8,
         names_per_prompt: int | None = None,
+        keep: bool = False,
     ) -> list[Detections]:
         """Boxes of each image for a list of names, or for a text such as `"dog. red cup."`.
 
         A box may come once for each name. Its score for a name is the mean of the probabilities of the name's tokens;
         the best `top_k` (box, name) pairs of an image stay, no suppression. Names that do not fit into one prompt, or
         exceed `names_per_prompt`, are asked in several; `top_k_per="chunk"` keeps `top_k` pairs of each of these, as
-        LLMDet's evaluation on LVIS does. Raises SettingError for an unusable name.
+        LLMDet's evaluation on LVIS does. `keep` keeps the features that `say` needs. Raises SettingError for
+        an unusable name.
         """
         asked = _asked(names)
         prompts = self.prompts(asked, names_per_prompt)
@@ -82,12 +118,18 @@ class Detector:
         found: dict[int, Detections] = {}
         for rows in _batches(images, batch_size):
             batch = [images[row] for row in rows]
-            parts = [_Best.of(scores_BQP, boxes_BQ4, top_k) for scores_BQP, boxes_BQ4 in self._seen(batch, prompts)]
+            parts: list[_Best] = []
+            features: list[Features] = []
+            for prompt, outputs in zip(prompts, self._seen(batch, prompts), strict=True):
+                scores_BQP = phrase_scores(outputs.logits_BQT, prompt.tokens)
+                parts.append(_Best.of(scores_BQP, outputs.boxes_BQ4, top_k))
+                features += [outputs.features] if keep else []
             firsts = np.cumsum([0, *(len(prompt.tokens) for prompt in prompts)])
             for number, row in enumerate(rows):
                 own = [part.of_image(number, first) for part, first in zip(parts, firsts, strict=False)]
                 most = top_k if top_k_per == "image" else None
-                found[row] = _joined(own, images[row].size, words, most).above(threshold)
+                joined = _joined(own, images[row].size, words, most).above(threshold)
+                found[row] = replace(joined, features=tuple(one.of_image(number) for one in features))
         return [found[row] for row in range(len(images))]
 
     def prompts(self, names: Sequence[str | Asked], most: int | None = None) -> list[text.Encoded]:
@@ -111,24 +153,24 @@ class Detector:
             start = stop
 
     @torch.inference_mode()
-    def _seen(self, images: Sequence[Image.Image], prompts: Sequence[text.Encoded]) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each prompt the scores (B, Q, P) of its names and the boxes (B, Q, 4), cxcywh in 0..1."""
+    def _seen(self, images: Sequence[Image.Image], prompts: Sequence[text.Encoded]) -> Iterator[Outputs]:
+        """What the model gives for each prompt."""
         model = self.parts.model
         pixels = [part.to(model.device) for part in pad_pixels([self.parts.pixels(image) for image in images])]
         with _looking_once(model.model.backbone):
             for prompt in prompts:
                 ids = pad_ids([prompt.ids] * len(images))
-                outputs = model(*pixels, *(part.to(model.device) for part in ids))
-                yield phrase_scores(outputs.logits_BQT, prompt.tokens), outputs.boxes_BQ4
+                yield model(*pixels, *(part.to(model.device) for part in ids))
 
 
 @dataclass(frozen=True, slots=True)
 class _Best:
-    """The best (query, name) pairs of a prompt in B images: scores (B, n), boxes (B, n, 4), numbers of names (B, n)."""
+    """The best pairs of a prompt in B images: scores (B, n), boxes (B, n, 4), numbers of names and queries (B, n)."""
 
     scores: NDArray[np.float64]
     boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
+    queries: NDArray[np.int64]
 
     @classmethod
     def of(cls, scores_BQP: Tensor, boxes_BQ4: Tensor, top_k: int) -> _Best:
@@ -138,11 +180,12 @@ class _Best:
         query = best // scores_BQP.shape[2]
         boxes = boxes_BQ4.gather(1, query[..., None].expand(-1, -1, 4))
         labels = (best % scores_BQP.shape[2]).cpu().numpy()
-        return cls(flat.gather(1, best).double().cpu().numpy(), boxes.double().cpu().numpy(), labels)
+        scores = flat.gather(1, best).double().cpu().numpy()
+        return cls(scores, boxes.double().cpu().numpy(), labels, query.cpu().numpy())
 
     def of_image(self, number: int, first: int) -> _Best:
         """Of one image, without the axis B; `first` is the number of the prompt's first name among all."""
-        return _Best(self.scores[number], self.boxes[number], self.labels[number] + first)
+        return _Best(self.scores[number], self.boxes[number], self.labels[number] + first, self.queries[number])
 
 
 def _joined(parts: Sequence[_Best], size: tuple[int, int], names: tuple[str, ...], most: int | None) -> Detections:
@@ -152,7 +195,10 @@ def _joined(parts: Sequence[_Best], size: tuple[int, int], names: tuple[str, ...
     order = np.argsort(-scores, kind="stable")[:most]
     half = boxes[:, 2:] / 2
     xyxy = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1).clip(0, 1) * (size * 2)
-    return Detections(xyxy[order], scores[order], np.concatenate([part.labels for part in parts])[order], names)
+    labels = np.concatenate([part.labels for part in parts])
+    prompts = np.concatenate([np.full(len(part.queries), number) for number, part in enumerate(parts)])
+    queries = np.stack([prompts, np.concatenate([part.queries for part in parts])], axis=1)
+    return Detections(xyxy[order], scores[order], labels[order], names, queries[order])
 
 
 @contextmanager

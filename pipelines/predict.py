@@ -9,7 +9,7 @@ import io
 import posixpath
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -49,6 +49,7 @@ class PredictSettings:
     every: str = "1s"  # of a video: a frame each so many seconds ("0.5s") or frames ("30")
     names_per_prompt: int | None = None  # None: as many as fit
     protocol: Literal["llmdet", "mm_grounding_dino"] = "llmdet"  # of referring expressions: see docs/predict.md
+    captions: bool = False  # what the checkpoint's caption heads say of a picture and of each box that is shown
     batch_size: int | None = None  # pictures; None: 8 on a GPU, else 1
     workers: int = 0  # actors of Ray; 0: this process
 
@@ -92,13 +93,18 @@ def predict(
     """Find what a question names (a text is a list of names: "dog . red cup .") in pictures, folders, lists and videos.
 
     Writes `<out>/predictions.json`; drawn pictures are `<out>/<picture>.jpg`, of videos `<out>/<video>/<frame>.jpg`,
-    and never replace a picture. Raises SettingError for an empty text, MissingError when there is no picture.
+    and never replace a picture. Raises SettingError for an empty text, MissingError when there is no picture, or when
+    captions are wanted of a checkpoint that has no caption heads.
     """
     from detector.thresholds import threshold_of
 
     started = time.monotonic()
     settings = (settings or PredictSettings()).check()
     question = ask(question) if isinstance(question, str) else question
+    if settings.captions:
+        from detector.captions.start import settings_of
+
+        settings_of(checkpoint)  # before actors start and pictures are opened
     urls = addresses(images, without=out)
     threshold = settings.threshold
     if threshold is None:
@@ -170,7 +176,7 @@ class _Look:
     def model(self) -> Detector:
         from detector.predict import Detector
 
-        return Detector.load(self.checkpoint, "cuda" if self.gpu else "cpu")
+        return Detector.load(self.checkpoint, "cuda" if self.gpu else "cpu", captions=self.settings.captions)
 
     @property
     def _batch(self) -> int:
@@ -206,6 +212,7 @@ class _Look:
             batch_size=self._batch,
             names_per_prompt=self.settings.names_per_prompt,
             protocol=self.settings.protocol,
+            keep=self.settings.captions,
         )
 
     def _prediction(self, picture: Picture, image: Image.Image, name: str, found: Detections) -> Prediction:
@@ -215,6 +222,7 @@ class _Look:
         scores = [float(found.scores[row]) for row in rows]
         phrases = [self.question.phrases[label] for label in labels]
         spans = [list(self.question.spans[label]) for label in labels]
+        caption, said = self.model.say(found.take(np.array(rows, np.int64))) if self.settings.captions else ("", [])
         stem = name if picture.frame is None else f"{name}/{picture.frame:06d}"
         drawn = ""
         if "pictures" in self.settings.formats:
@@ -224,9 +232,10 @@ class _Look:
         if picture.frame is not None and {"coco", "odvg"} & set(self.settings.formats):
             file = files.join(self.out, "frames", f"{stem}.jpg")
             files.write_bytes(file, _jpeg(image))
-        return Prediction(
+        seen = Prediction(
             picture.url, boxes, scores, phrases, spans, labels, *image.size, picture.frame, picture.time_s, file, drawn
         )
+        return replace(seen, caption=caption, captions=said)
 
     def _kept(self, found: Detections, size: tuple[int, int]) -> list[int]:
         """Numbers of the boxes that are shown: those with a pixel, of each phrase without what `nms_iou` takes away."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -31,6 +31,8 @@ class Prediction:
     file: str = ""  # address of the picture itself: of a video, of the frame where that was saved
     drawn: str = ""
     error: str = ""  # why the picture could not be used
+    caption: str = ""  # what the detector's caption heads say of the picture
+    captions: list[str] = field(default_factory=list)  # and of each box; empty where they were not asked
 
     @property
     def title(self) -> str:

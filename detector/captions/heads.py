@@ -136,9 +136,17 @@ class CaptionHeads(nn.Module):
         if not regions.texts or self.region_connector is None:
             return self._mean(features.memory_BSC.new_zeros(()), 0)
         rows = self.region_rows(regions.texts).to(regions.image_N.device)
-        boxes_N4 = features.boxes_BQ4[regions.image_N, regions.query_N].detach()
-        tokens = self.region_connector(features.states_BQC[regions.image_N, regions.query_N], corners(boxes_N4))
-        return self._loss(tokens, rows, self.glance(features, regions.image_N, boxes_N4, rows))
+        tokens, glance = self.region_tokens(features, regions.image_N, regions.query_N, rows)
+        return self._loss(tokens, rows, glance)
+
+    def region_tokens(
+        self, features: Features, image_N: Tensor, query_N: Tensor, rows: Rows
+    ) -> tuple[Tensor, Glance | None]:
+        """Tokens (N, H) of boxes by their queries, and where they look."""
+        assert self.region_connector is not None
+        boxes_N4 = features.boxes_BQ4[image_N, query_N].detach()
+        tokens = self.region_connector(features.states_BQC[image_N, query_N], corners(boxes_N4))
+        return tokens, self.glance(features, image_N, boxes_N4, rows)
 
     def region_rows(self, texts: Sequence[str]) -> Rows:
         """Sequences of regions, packed."""
@@ -171,10 +179,13 @@ class CaptionHeads(nn.Module):
         codes = self.reference(sine_code(references[:, :, 0].to(first.weight.dtype), first.in_features // 4))
         return Glance(rows.images_N2[:, 0], rows.images_N2[:, 1], image_N, slot_N, codes, references, features)
 
-    def _loss(self, tokens_NH: Tensor, rows: Rows, glance: Glance | None = None) -> Tensor:
+    def embed(self, tokens_NH: Tensor, rows: Rows) -> Tensor:
+        """Rows as the language model sees them, the image tokens in their places, (R, L, H)."""
         embeds = self.llm.embed(rows.ids_RL)
-        embeds = embeds.index_put(tuple(rows.images_N2.unbind(1)), tokens_NH.to(embeds.dtype))
-        hidden = self.llm(embeds, rows, glance)
+        return embeds.index_put(tuple(rows.images_N2.unbind(1)), tokens_NH.to(embeds.dtype))
+
+    def _loss(self, tokens_NH: Tensor, rows: Rows, glance: Glance | None = None) -> Tensor:
+        hidden = self.llm(self.embed(tokens_NH, rows), rows, glance)
         total = self.llm.loss(hidden, rows)
         return self._mean(total, int(rows.weights_RL[rows.targets_RL >= 0].sum()))
 

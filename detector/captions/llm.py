@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoTokenizer,
+    Cache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -122,16 +124,29 @@ class LanguageModel(nn.Module):
 
     def forward(self, embeds_RLH: Tensor, rows: Rows, glance: Glance | None = None) -> Tensor:
         """States of all tokens, after the last norm, (R, L, H)."""
-        for layer in self.layers:
-            cast(Layer, layer).glance = glance
-        try:
+        with self._glancing(glance):
             out = self.body(
                 inputs_embeds=embeds_RLH, attention_mask=rows.mask(), position_ids=rows.positions_RL, use_cache=False
             )
+        return cast(Tensor, out.last_hidden_state)
+
+    def next_scores(
+        self, embeds_RLH: Tensor, positions_RL: Tensor, past: Cache, glance: Glance | None = None
+    ) -> Tensor:
+        """Scores (R, vocabulary) of the token after these, which come after those in `past` and are added to it."""
+        with self._glancing(glance):
+            out = self.body(inputs_embeds=embeds_RLH, position_ids=positions_RL, past_key_values=past, use_cache=True)
+        return cast(Tensor, self.head(out.last_hidden_state[:, -1]))
+
+    @contextmanager
+    def _glancing(self, glance: Glance | None) -> Iterator[None]:
+        for layer in self.layers:
+            cast(Layer, layer).glance = glance
+        try:
+            yield
         finally:
             for layer in self.layers:
                 cast(Layer, layer).glance = None
-        return cast(Tensor, out.last_hidden_state)
 
     def loss(self, hidden_RLH: Tensor, rows: Rows) -> Tensor:
         """Weighted sum of the cross-entropy of all targets; scores exist for the targets only, a chunk at a time."""

@@ -39,6 +39,8 @@ class Piece:
 class Script:
     """One question with a place for the image: `before` it, `after` it, and `answer(text)`.
 
+    An answer begins with `opening` and is over with any of `ends`.
+
     Labels `upstream`: the whole of the assistant's message, and markers and line ends of the others (LLMDet trains on
     these too). `answer`: the answer and the token that ends it.
     """
@@ -48,10 +50,13 @@ class Script:
         self.chat = all(len(self._ids(marker)) == 1 for marker in (START, END))
         newline = self._ids("\n")
         markers = [self._ids(START), self._ids(END), *([newline] if len(newline) == 1 else [])]
+        self.opening = Piece()
+        self.ends = frozenset(self._ids(END) if self.chat else ()) | {tokenizer.eos_token_id} - {None}
         self.structure = frozenset(ids[0] for ids in markers) if self.chat else frozenset()
         if self.chat:
             self.before = self._asked(f"{START}system\n{SYSTEM}{END}\n") + self._asked(f"{START}user\n")
             self.after = self._asked(f"\n{prompt}{END}\n")
+            self.opening = self._asked(f"{START}assistant\n")
         else:
             begin = tokenizer.bos_token_id
             self.before = Piece() if begin is None else Piece((begin,), (False,))
@@ -66,7 +71,7 @@ class Script:
         ids = self._ids(f"{START}assistant\n{text}{END}\n")
         if self.labels == "upstream":
             return Piece(tuple(ids), (True,) * len(ids))
-        head = len(self._ids(f"{START}assistant\n"))
+        head = len(self.opening)
         tail = len(self._ids("\n"))
         return Piece(tuple(ids), tuple(head <= place < len(ids) - tail for place in range(len(ids))))
 

@@ -1,4 +1,4 @@
-"""The caption heads of a run: the language model found or made, and the additions to it as they begin."""
+"""The caption heads of a run: the language model found or made, the additions as they begin or as a run left them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import torch
 import torch.distributed as dist
 from transformers import MMGroundingDinoConfig
 
+from detector import checkpoint as checkpoints
 from detector.captions import heads as module
 from detector.captions import llm, tiny
 from detector.captions.heads import CaptionHeads
 from detector.config import CaptionSettings
 from detector.words import words_of
+from llmdet.errors import FormatError, MissingError
 from llmdet.record import Record
 
 TINY = "llm"  # folder of a run that the tiny model is kept in
@@ -47,6 +50,42 @@ def start(
     if settings.start:
         module.load(settings.start, made)
     return made.to(place).train()
+
+
+def settings_of(folder: str | Path) -> CaptionSettings:
+    """What the heads beside a detector were trained with; its `llm` is the address of the language model.
+
+    Raises MissingError where there are no heads, FormatError where their settings cannot be read.
+    """
+    place = checkpoints.find(folder) if Path(folder).exists() else Path(folder)
+    if not (place / module.FACTS).is_file() or not (place / module.WEIGHTS).is_file():
+        raise MissingError(f"{folder} has no caption heads ({module.WEIGHTS}): train it with captions first")
+    try:
+        stored = orjson.loads((place / module.FACTS).read_bytes())["settings"]
+        stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        settings = CaptionSettings(**stored)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{place / module.FACTS} holds no settings of caption heads: {error}") from error
+    if settings.llm != "tiny":
+        return settings
+    homes = [one / TINY for one in (place, place.parent) if (one / TINY / "config.json").is_file()]
+    if not homes:
+        raise MissingError(
+            f"the caption heads of {folder} need the language model of their run: copy {TINY}/ beside them"
+        )
+    return replace(settings, llm=str(homes[0]))
+
+
+def read(folder: str | Path, config: MMGroundingDinoConfig, place: torch.device) -> CaptionHeads:
+    """Heads as a run left them, with the language model that they were trained with, ready to speak.
+
+    Raises MissingError where one of them is not there, FormatError where they do not fit.
+    """
+    settings = settings_of(folder)
+    model = llm.read(settings.llm, torch.bfloat16 if place.type == "cuda" else torch.float32, recompute=False)
+    made = CaptionHeads(model, config, settings)
+    module.load(checkpoints.find(folder), made)
+    return made.to(place).eval()
 
 
 def texts_of(records: Iterable[Record]) -> tuple[list[str], list[str]]:

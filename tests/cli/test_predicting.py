@@ -132,3 +132,10 @@ def test_pictures_that_cannot_be_used_are_named_and_the_others_go_on(typed: Type
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]
     assert [line.split(": ")[1] for line in notes] == ["image_unreadable", "image_too_large"]
     assert "2 boxes of at least 0 in 1 pictures" in done.out
+
+
+def test_captions_of_a_detector_that_never_learned_any(typed: Typed, tiny: str, photo: Path) -> None:
+    done = typed("predict", "photo.jpg", "--text", "dog .", "--captions", "--checkpoint", tiny, "--cpu")
+    assert done.code == 1
+    assert done.err.strip().splitlines()[-1].endswith("train it with captions first")
+    assert not (photo.parent / "predictions").exists()

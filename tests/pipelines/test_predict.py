@@ -34,7 +34,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             found.append(Detections(np.array(boxes), scores, labels, question.phrases).above(options["threshold"]))
         return found
 
-    monkeypatch.setattr(Detector, "load", lambda folder, device: None)
+    monkeypatch.setattr(Detector, "load", lambda folder, device, captions: None)
     monkeypatch.setattr(detector.looks, "find", find)
     return batches
 
