@@ -158,7 +158,7 @@ def test_predict_of_pictures_that_cannot_be_used_says_so_and_exits_3(
     typed: Typed, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("transformers")
-    monkeypatch.setattr("detector.predict.Detector.load", lambda folder, device: None)
+    monkeypatch.setattr("detector.predict.Detector.load", lambda folder, device, captions: None)
     done = typed("predict", "gone.jpg", "--text", "dog", "--checkpoint", ".", "--threshold", "0.3", "--json")
     assert (done.code, done.error) == (3, "none of the 1 pictures could be used")
     assert done.json["images"][0]["error"].startswith("image_missing: ")
