@@ -23,14 +23,21 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
     gpu: options.Gpu = None,
     workspace: options.Workspace = "workspace",
+    as_json: options.AsJson = False,
 ) -> None:
-    """Open a web page: look for things in pictures, leaf through the records. Ctrl-C ends it."""
-    with screen("demo", None, False) as out:
+    """Open a web page: look for things in pictures, leaf through the records. Ctrl-C ends it.
+
+    With --json its address is told as soon as it listens, and once more at the end.
+    """
+    with screen("demo", workspace, as_json) as out:
         from pipelines.demo import demo as serve
         from pipelines.doctor import require_extra
 
         require_extra("demo")
         with serve(_finder(out, checkpoint, workspace, gpu), _shelf(out, workspace), host=host, port=port) as page:
+            out.result = {"address": page.address}
+            if as_json:
+                out.print(seconds=0.0)
             out.note(f"open {page.address} (Ctrl-C ends it)")
             if host not in ("127.0.0.1", "localhost", "::1"):
                 out.note(f"note: everybody who reaches {host} can use this page and see the records")

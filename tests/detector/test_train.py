@@ -134,6 +134,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(data: TrainData, tmp_path: Path) -> None:
     alone = train(settings(3), MODEL, data, tmp_path / "alone")
     arguments = [str(tmp_path), data.records, data.roots["w"]]

@@ -19,7 +19,7 @@ from tests.docs.tables import MARKED, filled
 
 FIRST = ROOT / "docs" / "quickstart.md"  # the other pages go on in the folder where it was followed
 # Pages that train or run models for a minute: with the slow tests, so that `make test` stays short.
-SLOW = {"train", "python-api", "export-model", "demo"}
+SLOW = {"train", "python-api", "export-model", "demo", "evaluate", "ground"}
 COMMANDS = sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+(?:\([^()]*\)[^()\s]*)?)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.M)
