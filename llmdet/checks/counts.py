@@ -15,14 +15,31 @@ from llmdet.record import Box
 _NUMBER = rf"(?P<number>\d{{1,3}}|{'|'.join(NUMBERS)})"
 # "The number of dogs is three", "The dogs, three in number", "The dogs in the picture number three"
 _AFTER = re.compile(
-    r"(?:\s+(?:visible |shown |seen )?(?:in|on|within)\s+(?:the|this|our)\s+\w+)?"
+    r"(?:\s+(?:visible|shown|seen|present|pictured|depicted))?(?:\s+(?:in|on|within)\s+(?:the|this|our)\s+\w+)?"
     r"\s*(?:(?:(?:form|make up|come in) an? \w+ of|is|are|equals|:|(?P<verb>number|total)|"
     r"(?:amounts?|comes?|adds? up) to)\s+(?:exactly\s+)?|,\s*|[-\u2013\u2014(]\s*(?=\w+\s+in\s+(?:number|total|all)\b))"
     rf"{_NUMBER}\b(?P<all>\s+(?:in (?:number|total|all)|of them(?=\s*[.,!]|\s+in\b))\b|[.!])?",
     re.I,
 )
+# "4x dogs", "All four of the dogs", "Four is the number of dogs", each up to the name
+_BEFORE = re.compile(
+    rf"(?:(?<!\S)(?P<times>\d{{1,2}})\s?[x\u00d7]|\ball\s+{_NUMBER}\s+of\s+(?:the|these|those)|"
+    rf"\b(?P<is>{'|'.join(NUMBERS)})\s+(?:is|was)\s+the\s+(?:total\s+)?(?:number|count)\s+of)\s+(?:(?:pair|piece)s\s+of\s+)?$",
+    re.I,
+)
+# "Dogs (4)", "Dogs x4", "Dogs: 4" at the end of a line, "The dogs appear four times"
+_LABEL = re.compile(
+    r"\s*(?:\(\s*[x\u00d7]?\s?(?P<in>\d{1,2})\s?[x\u00d7]?\s*\)|[x\u00d7](?P<times>\d{1,2})\b|"
+    r"(?::\**|=|[-\u2013\u2014])\s*(?P<end>\d{1,2})\s*(?=[.;,]?\s*(?:\n|$)|[.;]\s)|"
+    rf"\s(?:appear|occur|show up|(?:are|can be) (?:seen|shown|found))\s+(?:exactly\s+)?{_NUMBER}\s+times\b)",
+    re.I,
+)
 _OF_THEM = re.compile(r"\s+of\s+them\s*(?:[.,;!]|$)")
-_IN_ALL = re.compile(r"\s*(?:[.,;!]|$|in (?:number|total|all)\b|altogether\b)")
+_IN_ALL = re.compile(
+    r"\s*(?:[.,;!]|$|in (?:number|total|all)\b|altogether\b|(?:of them,?\s+)?to be (?:exact|precise)\b)"
+)
+# What "one" does who counts: "if one counts the dogs, one arrives at three"
+_ONE_WHO = frozenset("counts sees finds gets arrives looks notices can could may might will would has".split())
 # Numbers that are no exact ones.
 _ABOUT = frozenset(
     "about around approximately nearly almost over under least most than roughly to or up some every per".split()
@@ -80,13 +97,23 @@ def _number(reading: Reading, noun: Noun) -> int | None:
         return None
     if noun.determiner == "both":  # but not "both dogs and cats"
         return 2 if noun.plural and reading.words[noun.tokens[1] : noun.tokens[1] + 1] != ("and",) else None
+    if said := _beside(reading, noun):
+        return said
     after = _AFTER.match(reading.text, noun.whole[1])
-    if after is None:
-        return _apart(reading, noun)
     named = {"number", "count"} & {*noun.words, *reading.words[max(0, first - 3) : first]}
-    if named or after["all"] or after["verb"]:
+    if after and (named or after["all"] or after["verb"]):
         return NUMBERS.get(after["number"].lower()) or int(after["number"])
-    return None
+    return _apart(reading, noun)
+
+
+def _beside(reading: Reading, noun: Noun) -> int | None:
+    """A number that stands beside a plural and can be of nothing else: "4x dogs", "Dogs (4)"."""
+    if not noun.plural:
+        return None
+    label = _LABEL.match(reading.text, noun.whole[1])
+    before = _BEFORE.search(reading.text[max(0, noun.span[0] - 50) : noun.span[0]])
+    numbers = [number for match in (before, label) if match for number in match.groups() if number]
+    return next((NUMBERS.get(number.lower()) or int(number) for number in numbers), None)
 
 
 def _bounds(reading: Reading, noun: Noun) -> tuple[bool, bool]:
@@ -109,7 +136,7 @@ def _apart(reading: Reading, noun: Noun) -> int | None:
     tokens = tokens_of(reading, noun.sentence)
     if tokens.stop < len(reading.words) and not nouns_of(reading, noun.sentence + 1):
         tokens = range(tokens.start, tokens_of(reading, noun.sentence + 1).stop)  # "Count the dogs: there are two"
-    said = [(at, number) for at in tokens if (number := NUMBERS.get(reading.words[at]))]
+    said = [(at, number) for at in tokens if (number := NUMBERS.get(reading.words[at])) and not _somebody(reading, at)]
     if len(said) != 1:
         return None
     at, number = said[0]
@@ -119,10 +146,16 @@ def _apart(reading: Reading, noun: Noun) -> int | None:
     return None if reading.words[at - 1] == "at" and reading.words[at - 2] not in ("arrive", "arrives") else number
 
 
+def _somebody(reading: Reading, at: int) -> bool:
+    """Whether it is the "one" of "if one counts the dogs"."""
+    return reading.words[at] == "one" and not _ONE_WHO.isdisjoint(reading.words[at + 1 : at + 2])
+
+
 def _ends(reading: Reading, at: int) -> bool:
     """Whether a clause ends with the number at a token: "there are three", "there are three of them"."""
     end = reading.tokens[at].span[1]
-    there = reading.words[max(0, at - 2) : at] in (("there", "are"), ("there", "were"))
+    first = tokens_of(reading, reading.sentences[at]).start
+    there = any(reading.words[max(0, i) : i + 2] in (("there", "are"), ("there", "were")) for i in (first, at - 2))
     return bool(_IN_ALL.match(reading.text, end) or (there and _OF_THEM.match(reading.text, end)))
 
 

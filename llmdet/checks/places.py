@@ -25,22 +25,44 @@ _PART = (
 _SIDE = r"(?:left|right|top|bottom|upper|lower)"
 _PLACE = re.compile(
     rf"(?P<lead>\b(?:the|this|our|your|one['\u2019]s|(?:{_FRAME}|viewer|camera|photographer|observer)['\u2019]s)\s+)?"
-    rf"(?:\b(?:far|very|extreme|outer)[-\s]+)*\b(?P<one>{_SIDE})(?:[-\s]+(?P<two>left|right))?"
-    rf"(?P<hand>[-\s]hand)?(?:[-\s]+(?:(?!of\b|in\b)\w+\s)?(?P<part>{_PART})\b)?\b(?!-)"
+    rf"(?:\b(?:far|very|extreme|outer)[-\s]+)*\b(?P<one>{_SIDE})(?:[-\s]+(?P<two>{_SIDE}))?"
+    rf"(?P<hand>[-\s]hand)?(?:[-\s]+(?:(?!of\b|in\b)\w+\s)?(?P<part>{_PART})\b)?\b(?!-(?!of-))"
 )
 _OWNED = re.compile(
     r"(?P<whose>\b(?:its|their)|['\u2019]s)\s+(?:(?:far|immediate|direct)\s+)?(?P<one>left|right)(?:-hand)?(?:\s+side)?\b"
 )
 _OVER = re.compile(r"(?<!the )(?<!from )(?<!and )(?<!or )\b(?P<one>above|below|beneath|underneath)(?=\s+\w)")
-_ORDER = re.compile(r"\b(?P<one>left|right|top|bottom)\s+to\s+(?:the\s+)?(?P<two>left|right|top|bottom)\b")
-_ANY = re.compile(rf"{_SIDE}|above|below|beneath")
+_END = r"(?:left|right|top|bottom)"
+# "From left to right", "on the left and the right, respectively"
+_ORDER = re.compile(
+    rf"\b(?P<one>{_END})\s+to\s+(?:the\s+)?(?P<two>{_END})\b|"
+    rf"\b(?P<first>{_END})(?:\s+side)?\s+and\s+(?:(?:on|at|to)\s+)?(?:the\s+)?(?P<last>{_END})(?:\s+side)?,?\s+respectively\b"
+)
+# "Higher in the frame than a bench", "low in the picture"
+_HEIGHT = re.compile(
+    rf"\b(?P<one>high|low)(?P<than>er)?(?:\s+(?:up|down))?\s+(?:in|within)\s+the\s+{_FRAME}\b(?(than)(?=\s+than\s+\w))"
+)
+_ANY = re.compile(rf"{_SIDE}|above|below|beneath|high|low")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
-_OF_FRAME = re.compile(rf"\s+of\s+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
+_OF_FRAME = re.compile(rf"[-\s]+of[-\s]+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
 _OF = re.compile(r"\s+(?:of|from|than)\s+")
 # "closer to the top than to the bottom"
 _RATHER = re.compile(rf"\s+than\s+(?:to|on|at|in|towards?)\s+(?:the\s+)?{_SIDE}\b")
 _OVER_MIDDLE = re.compile(rf"\s+the\s+(?:middle|cent(?:re|er))(?:\s+line)?\s+of\s+(?:the|this)\s+{_FRAME}\b")
-_OPENING = re.compile(r"\b(?:(?:far|looking|turning|moving|going)\s+)?(?P<one>left|right)\s*[:,]")
+_OPENING = re.compile(
+    r"\b(?:(?:far|looking|turning|moving|going)\s+)?(?:(?P<one>left|right)|(?P<level>top|bottom|upper|lower)[-\s]+"
+    r"(?P<side>left|right)|(?P<end>top|bottom)(?=\s*:))\s*[:,]"
+)
+# "Not on the left but", "on the left rather than on"
+_NOT_THERE = re.compile(
+    r"(?:\b(?:not|never|instead of|rather than|as opposed to)|n['\u2019]t)\s+"
+    r"(?:(?:on|at|in|to|towards?|near|along|by)\s+)?$"
+)
+# "Glancing to the left reveals", "Turning to the left, one finds": who looks on turns, and no thing of the picture
+_WE_SEE = re.compile(
+    rf"(?:\s+of\s+(?:the|this)\s+{_FRAME})?\s*,?\s+"
+    r"(?:reveals?|shows?|brings?|yields?|we|you|one|i|there|the (?:viewer|eye))\b"
+)
 _DENIED = frozenset("no not less neither".split())
 _PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
@@ -50,6 +72,7 @@ _TURNED = re.compile(
 )
 _MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
 _IMPERATIVE = frozenset("look glance gaze turn".split())
+_LOOKING = frozenset("looking glancing gazing turning moving going panning scanning shifting".split())
 _OUR_EYES = re.compile(r"(?:our|your) (?:attention|gaze|eyes|focus|view) (?:to|towards?)$")
 _GUIDES = frozenset("we you one i eye eyes gaze viewer attention".split())  # "as we move to the left"
 _OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next Right".split())
@@ -72,7 +95,8 @@ def places(reading: Reading) -> list[Place]:
         return []
     found = [*_ordered(text), *_owned(reading, text), *_above(text)]
     taken = [place.span for place in found]
-    found += [Place(match.span(), *_signs(match["one"])) for match in _openings(reading, text)]
+    for match in _openings(reading, text):
+        found.append(Place(match.span(), *_signs(match["one"] or match["end"] or match["level"], match["side"])))
     found += [Place(match.span(), *_signs(match["one"])) for match in _MOST.finditer(text)]
     for match in _PLACE.finditer(text):
         if not any(a < match.end() and match.start() < b for a, b in taken):
@@ -93,17 +117,18 @@ def token_at(reading: Reading, at: int) -> int:
 
 
 def _openings(reading: Reading, text: str) -> list[re.Match[str]]:
-    """ "Far left: a dog", "Looking left, one sees a dog"."""
+    """ "Far left: a dog", "Bottom left: a dog", "Looking left, one sees a dog"."""
     found = [(match, token_at(reading, match.start())) for match in _OPENING.finditer(text)]
     return [match for match, at in found if not at or begins(reading.tokens, at)]
 
 
 def _ordered(text: str) -> list[Place]:
-    return [
-        Place(match.span(), *_signs(match["one"]), "order")
-        for match in _ORDER.finditer(text)
-        if _signs(match["one"]) == tuple(-sign for sign in _signs(match["two"]))
-    ]
+    found = []
+    for match in _ORDER.finditer(text):
+        first, last = (_signs(match[name] or match[other]) for name, other in (("one", "first"), ("two", "last")))
+        if first == tuple(-sign for sign in last):
+            found.append(Place(match.span(), *first, "order"))
+    return found
 
 
 def _owned(reading: Reading, text: str) -> list[Place]:
@@ -128,13 +153,21 @@ def _above(text: str) -> list[Place]:
         y = -1 if match["one"] == "above" else 1
         middle = _OVER_MIDDLE.match(text, match.end())
         found.append(Place((match.start(), middle.end()), 0, y) if middle else Place(match.span(), 0, y, "next"))
+    for match in _HEIGHT.finditer(text):
+        found.append(
+            Place(match.span(), 0, -1 if match["one"] == "high" else 1, "next" if match["than"] else "picture")
+        )
     return found
 
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
-    if _turned(before) or "what" in before or "than" in before[-2:]:
-        return None  # "looks to the left", "what is left of it", "(closer to the top) than to the bottom"
+    if _NOT_THERE.search(text[: match.start()][-40:]) or "what" in before or "than" in before[-2:]:
+        return None  # "not on the left", "what is left of it", "(closer to the top) than to the bottom"
+    if _turned(before) and not (
+        _LOOKING.issuperset(before[:1]) and len(before) < 4 and _WE_SEE.match(text, match.end())
+    ):
+        return None  # "looks to the left"
     if match["hand"] and not match["part"] and "-" not in match["hand"]:
         return None  # "the left hand"
     if before[-1:] == ["on"] and not match["lead"] and match["one"] == "top":
@@ -157,14 +190,23 @@ def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
     adjective = index < len(reading.tokens) and _is_noun(reading.tokens[index])
     if reading.text[match.start() - 1 : match.start()] == "(" and reading.text[match.end() : match.end() + 1] == ")":
         return True  # "a bus (left) and a dog (right)"
+    if _apart(reading, match):
+        return True
     if match["part"]:
         middle = match["part"] in ("middle", "center", "centre")  # "the top middle shelf"
         return not (middle and adjective) and bool(match["lead"] or before in ("in", "on", "at"))
-    if not match["lead"] and before != "at":
+    if not match["lead"] and before not in ("at", "on"):
         return False  # "at left" needs no article
     if match["two"] or match["one"] in ("left", "right"):
         return not adjective or _claimed(reading, reading.tokens[index].span[0])
     return match["one"] in ("top", "bottom") and not adjective and before in _PREPOSITIONS
+
+
+def _apart(reading: Reading, match: re.Match[str]) -> bool:
+    """Whether the words stand between commas or at an end, behind a noun: "a dog, left, and a cat, far right"."""
+    first, after = token_at(reading, match.start()), token_at(reading, match.end())
+    ends = after == len(reading.words) or reading.words[after] in (",", ".", ";")
+    return ends and first > 1 and reading.words[first - 1] in (",", ":") and reading.tokens[first - 2].tag[:2] == "NN"
 
 
 def _claimed(reading: Reading, at: int) -> bool:
@@ -206,6 +248,5 @@ def _turned(before: list[str]) -> bool:
 
 
 def _signs(one: str, two: str | None = None) -> tuple[int, int]:
-    x = {"left": -1, "right": 1}.get(two or one, 0)
-    y = {"top": -1, "upper": -1, "bottom": 1, "lower": 1}.get(one, 0)
-    return x, y
+    sides, levels = {"left": -1, "right": 1}, {"top": -1, "upper": -1, "bottom": 1, "lower": 1}
+    return sides.get(two or "") or sides.get(one, 0), levels.get(one) or levels.get(two or "", 0)

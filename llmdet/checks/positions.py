@@ -135,13 +135,26 @@ class _Around:
         if self.reading.words[behind : behind + 1] in (("of",), ("from",), ("than",)):
             behind += 1
         if self.reading.words[behind : behind + 1] == ("it",):
-            other = self._meant(behind)
+            return self._beside_it(behind, after)
         elif after and (self.place.x or after[0].noun.tokens[0] == behind):
             other, after = after[:1], after[1:]
         else:
             return []  # "seen from above"
         pronoun = self._pronoun(self.start, self.place.span[0])
         thing = self._meant(pronoun) if pronoun else self._subject()[:1] if self.before else after[:1]
+        return [*thing, *other] if thing and other else []
+
+    def _beside_it(self, pronoun: int, after: list[Ground]) -> list[Ground]:
+        """The thing, and the one that "left of it" means."""
+        before = self.before
+        if len(before) > 1 and "," in self.reading.text[before[-1].noun.whole[1] : self.place.span[0]]:
+            return []  # "a dog sits beside a bench, left of it"
+        other = self._meant(pronoun)
+        thing = self._subject()[:1] if before else after[:1]
+        if thing == other and after:
+            thing = after[:1]  # "there is a bench, and left of it a dog"
+        elif thing and thing == other:  # "There is a bench. A dog is to the left of it."
+            other = self._of(antecedent(self.reading, thing[0].noun.tokens[0]))
         return [*thing, *other] if thing and other else []
 
     def _beside_owner(self) -> list[Ground]:

@@ -315,7 +315,12 @@ def _claiming(
 def _seems(tokens: Sequence[Token], noun: Noun) -> bool:
     """Whether it is "it looks like two dogs are there", which only looks like a comparison."""
     first, end = noun.tokens
-    if first < 2 or tokens[first - 1].text != "like" or tokens[first - 2].text not in ("looks", "seems", "feels"):
+    if first < 2 or tokens[first - 1].text != "like":
+        return False
+    opens = first == 2 or tokens[first - 3].text in _ENDS
+    if opens and (noun.number or 0) > 1 and tokens[first - 2].text in ("Looks", "Seems"):
+        return True  # "Looks like two dogs to me"
+    if tokens[first - 2].text not in ("looks", "seems", "feels"):
         return False
     return end < len(tokens) and tokens[end].tag in ("VBZ", "VBP", "VBD")
 
@@ -331,6 +336,7 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
         if word in _BREAKS or word == ",":
             break
         bound = word in ("no", "not") and near[place + 1 : place + 2] in (["more"], ["fewer"], ["less"])
+        bound |= word == "without" and _not_without(lower, first - len(near) + place)
         if (word in _DENY and not bound) or (word in _LIKE and place >= len(near) - 2):
             return True
         if word == "as" and place and near[place - 1] in _AS:
@@ -338,6 +344,16 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
     listed = first > 0 and lower[first - 1] in ("or", "nor", ",")
     last = before[-1] if before else None
     return bool(listed and last and last.meant and not last.claims and first - last.tokens[1] <= 2)
+
+
+def _not_without(lower: Sequence[str], at: int) -> bool:
+    """Whether a "without" is denied itself: "would not be complete without a dog"."""
+    for word in reversed(lower[max(0, at - 4) : at]):
+        if word == "," or word in _BREAKS:
+            return False
+        if word in ("not", "never", "n't"):
+            return True
+    return False
 
 
 def _imagined(lower: Sequence[str], noun: Noun) -> bool:

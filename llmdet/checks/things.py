@@ -41,6 +41,7 @@ def is_thing(noun: Noun) -> bool:
     head = noun.words[-1]
     return not (
         is_frame(noun.words)
+        or noun.words == ("present",)  # "Present in the image are"
         or head in _VERBS_AS_NOUNS
         or head in COLOURS
         or head in _ABSTRACT
