@@ -38,6 +38,7 @@ _OF_THEM = re.compile(r"\s+of\s+them\s*(?:[.,;!]|$)")
 _IN_ALL = re.compile(
     r"\s*(?:[.,;!]|$|in (?:number|total|all)\b|altogether\b|(?:of them,?\s+)?to be (?:exact|precise)\b)"
 )
+_LONGEST = 100  # words of a sentence that is searched for a number apart: keeps endless ones linear
 # What "one" does who counts: "if one counts the dogs, one arrives at three"
 _ONE_WHO = frozenset("counts sees finds gets arrives looks notices can could may might will would has".split())
 # Numbers that are no exact ones.
@@ -131,7 +132,9 @@ def _apart(reading: Reading, noun: Noun) -> int | None:
     """The one number of a sentence about one kind of thing, where a clause ends with it: "If one counts the dogs, it is
     three", "The dogs, of which there are three, sleep".
     """
-    if not noun.plural or things_of(reading, noun.sentence) != [noun]:
+    if not noun.plural or len(tokens_of(reading, noun.sentence)) > _LONGEST:
+        return None
+    if things_of(reading, noun.sentence) != [noun]:
         return None
     tokens = tokens_of(reading, noun.sentence)
     if tokens.stop < len(reading.words) and not nouns_of(reading, noun.sentence + 1):

@@ -162,7 +162,7 @@ def _above(text: str) -> list[Place]:
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
-    if _NOT_THERE.search(text[: match.start()][-40:]) or "what" in before or "than" in before[-2:]:
+    if _NOT_THERE.search(text[max(0, match.start() - 40) : match.start()]) or "what" in before or "than" in before[-2:]:
         return None  # "not on the left", "what is left of it", "(closer to the top) than to the bottom"
     if _turned(before) and not (
         _LOOKING.issuperset(before[:1]) and len(before) < 4 and _WE_SEE.match(text, match.end())

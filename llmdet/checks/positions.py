@@ -13,7 +13,7 @@ from llmdet.checks.grounds import Ground
 from llmdet.checks.places import Place, begins, places, token_at
 from llmdet.checks.reading import Noun, Reading
 from llmdet.checks.subjects import antecedent, is_verb, subject
-from llmdet.checks.things import is_frame, nouns_of, things_of
+from llmdet.checks.things import is_frame, nouns_of, things_of, tokens_of
 from llmdet.record import Box, Span
 
 _PARTITION = re.compile(r"\b(?:while|whereas|but)\b|;|,\s+and\b")
@@ -196,6 +196,8 @@ class _Around:
         if self.before and _BARE.fullmatch(self.reading.text, self.before[-1].noun.whole[1], self.place.span[0]):
             return []  # "the light on the left falls on a dog"
         sentence = self.reading.sentences[min(token_at(self.reading, self.place.span[0]), len(self.reading.words) - 1)]
+        if len(tokens_of(self.reading, sentence)) > _LONGEST:
+            return []
         things = things_of(self.reading, sentence)
         behind = self.reading.text[self.start : self.place.span[0]]
         return self._of(things[0]) if len(things) == 1 and not _ONE.search(behind.lower()) else []
