@@ -94,7 +94,10 @@ def evaluate_many(
 ) -> list[EvaluateOutcome]:
     """The same for several runs, all in one pass over one pool of actors."""
     started = time.monotonic()
-    runs = [replace(run, set=run.set.asked(), checkpoint=_absolute(run.checkpoint)) for run in runs]
+    runs = [
+        replace(run, set=run.set.asked(), checkpoint=_absolute(run.checkpoint), out=files.absolute(run.out))
+        for run in runs
+    ]
     opened = {one: members(one) for one in {run.set: None for run in runs}}
     jobs = [_Job(run, member, _asking(run, member)) for run in runs for member in opened[run.set]]
     places = [place for run in runs for place in (run.set.images, run.checkpoint) if files.exists(place)]
