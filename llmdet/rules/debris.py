@@ -15,7 +15,9 @@ from llmdet.rules.outcome import Drop, Kept
 
 _SPACES = frozenset("\t\n\x0b\x0c\r\x1c\x1d\x1e\x85\u2028\u2029")
 _JOINERS = frozenset("\u200c\u200d")  # part of words in Persian and of emoji
-_ENDINGS = re.compile(r"(?:(?:<\|(?:im_end|endoftext|eot_id|end|assistant)\|>|</s>|<eos>|\[/?EOS\]))+")
+_ENDINGS = re.compile(
+    r"(?:(?:<\|(?:im_start|im_end|endoftext|eot_id|end|assistant)\|>(?:assistant\b)?|</?s>|<eos>|\[/?(?:EOS|INST)\]))+"
+)
 _FENCE = re.compile(r"^```\w*\s*$|^[ \t]*(?:[-*_=][ \t]*){3,}$", re.M)
 _LINK = re.compile(r"!?\[([^\[\]\n]{0,200})\]\([^()\s]{0,500}\)")
 _TAG = re.compile(
@@ -33,13 +35,13 @@ _CELLS = re.compile(r"[ \t]*\|[ \t]*|^[ \t|:-]+$")
 _QUOTED = re.compile(r"\s*(?:\"([^\"]+)\"|\u201c([^\u201c\u201d]+)\u201d)\s*")
 # UTF-8 that was read as Latin-1 or Windows-1252: "caf\u00c3\u00a9", "It\u00e2\u20ac\u2122s"
 _MISREAD = re.compile(r"[\u00c2\u00c3][\u0080-\u00bf]|\u00e2[\u0080-\u00bf\u20ac][\u0080-\u00bf\u2018-\u2122]")
-_LABEL = re.compile(r"\s*(?:caption|description|answer|label|phrase)\s*:\s*(?=\S)", re.I)
+_LABEL = re.compile(r"\A\s*(?:caption|description|answer|label|phrase|assistant)\s*:\s*(?=\S)", re.I)
 _BULLET = re.compile(r"\s*(?:[-*+\u2022\u25cf\u25aa\u2013]\s+|\(?\d{1,2}[.)]\s+|#{1,6}\s+|>\s+)")
 _PREAMBLE = re.compile(
     r"\s*(?:(?:sure|certainly|of course|absolutely|okay|ok)[,.!]*\s*)?"
     r"(?:(?:here(?:'s|\u2019s| is| are)|below is|this is|the following is) (?:an? |the |my |your )?(?:\w+,? ){0,4}?"
     r"(?:description|caption|summary|overview|depiction)s?(?: (?:of|for) [^:.\n]{1,60})?[:.]|"
-    r"(?:image |detailed |photo |picture )?(?:description|caption|answer)\s*:)\s*",
+    r"(?:image |detailed |photo |picture )?(?:description|caption|answer|assistant)\s*:)\s*",
     re.I,
 )
 _SURE = re.compile(r"\s*(?:sure|certainly|of course|absolutely)!\s+", re.I)

@@ -24,6 +24,8 @@ from llmdet.rules.outcome import Drop
         ("Description: A dog runs.", "A dog runs."),
         ("A dog runs. Let me know if you need more details!", "A dog runs."),
         ("A dog runs.<|im_end|></s>", "A dog runs."),
+        ("<|im_start|>assistant\nA dog runs.<|im_end|>", "A dog runs."),
+        ("assistant: A dog runs. [/INST]", "A dog runs."),
         ("A [dog](http://x.org/a) <b>runs</b>.<br/>A cat.", "A dog runs . A cat."),
         ("A \x00dog\x07 \u200bruns\ufeff \u202ehere\u202c.", "A dog runs here."),
         ("```\nA dog.\n```", "A dog."),
@@ -53,6 +55,16 @@ def test_region_captions_stay_phrases() -> None:
     judged = CleanDebris().judge(Caption("- a red\nbus"), "region")
     assert isinstance(judged, Caption)
     assert judged.text == "a red bus"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [("Caption: a red bus", "a red bus"), ("a care label: wash cold", "a care label: wash cold")],
+)
+def test_a_label_is_one_only_where_a_region_caption_begins(text: str, left: str) -> None:
+    judged = CleanDebris().judge(Caption(text), "region")
+    assert isinstance(judged, Caption)
+    assert judged.text == left
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "***", "\x00\x01"])
