@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from detector.captions.heads import CaptionHeads
 from detector.config import ModelSettings, TrainSettings, tiny_config
 from detector.model import OpenDetector, scale_init
 from detector.pixels import Pixels
-from detector.sizes import SIZES, config_of
+from detector.sizes import SIZES, config_of, for_training
 from llmdet.errors import FormatError, MissingError, SettingError
 
 DOT = 1012  # of BERT, which transformers' model takes for the end of a phrase
@@ -61,9 +62,9 @@ class Parts:
 
 
 def start(settings: ModelSettings, seed: int) -> Parts:
-    """A fresh model, tiny or of a published size, or one that is read from a folder or hub id."""
+    """A model to be trained: fresh, tiny or of a published size, or one that is read from a folder or hub id."""
     if settings.start not in ("tiny", *SIZES):
-        return read(settings.start)
+        return read(settings.start, for_training)
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     if settings.start in SIZES:
@@ -99,9 +100,12 @@ def checkpoints(out: str | Path) -> list[Path]:
     return [path for _, path in sorted(found.items()) if path.is_dir()]
 
 
-def read(name: str | Path) -> Parts:
+def read(
+    name: str | Path, adapt: Callable[[MMGroundingDinoConfig], MMGroundingDinoConfig] = lambda config: config
+) -> Parts:
     """Model, tokenizer and image settings of a folder or hub id of the MM-Grounding-DINO kind.
 
+    `adapt` may change what the configuration says of dropout; shapes stay.
     Raises MissingError where there is none, FormatError for a model of another kind or a damaged one.
     """
     place = str(find(name)) if Path(name).exists() else str(name)
@@ -113,7 +117,7 @@ def read(name: str | Path) -> Parts:
     if not isinstance(config, MMGroundingDinoConfig):
         raise FormatError(f"{name} holds a model of type {config.model_type}; mm-grounding-dino is expected")
     try:
-        model = _own_heads(place, config)
+        model = _own_heads(place, adapt(config))
         processor = GroundingDinoImageProcessorPil.from_pretrained(place)
         tokenizer = AutoTokenizer.from_pretrained(place)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:

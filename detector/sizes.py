@@ -7,11 +7,21 @@ as all published weights have.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 from transformers import BertConfig, MMGroundingDinoConfig, SwinConfig
 
 BERT_TOKENS = 30522  # of bert-base-uncased
+# Of fusion, text layers, encoder and decoder, as mmdet trains them; BERT keeps its own 0.1.
+NOISE = {
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "text_enhancer_dropout": 0.0,
+    "fusion_dropout": 0.1,
+    "fusion_droppath": 0.0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +70,39 @@ def config_of(size: Size, vocabulary: int = BERT_TOKENS, queries: int = 900) -> 
         drop_path_rate=size.drop_path,
         out_features=[f"stage{number}" for number in size.stages],  # type: ignore[call-arg]
     )
-    return MMGroundingDinoConfig(
+    config = MMGroundingDinoConfig(
         backbone_config=backbone,
         text_config=BertConfig(vocab_size=vocabulary),
         num_queries=queries,
         num_feature_levels=size.levels,
-        dropout=0.0,
-        fusion_dropout=0.1,
-        fusion_droppath=0.0,
         class_cost=2.0,
         decoder_bbox_embed_share=False,
         decoder_cls_embed_share=False,
         auxiliary_loss=True,
     )
+    config.update(NOISE)
+    return config
+
+
+def for_training(config: MMGroundingDinoConfig) -> MMGroundingDinoConfig:
+    """The configuration with the dropout of the recipe, where it is one of the published sizes.
+
+    Folders of the hub carry what transformers' configuration happens to begin with: dropout 0.1 in the decoder and
+    dropped fusion paths, which these weights were never trained with. Other models keep what their folder says.
+    """
+    size = next((one for one in SIZES.values() if _is(config.backbone_config, one)), None)
+    if size is None:
+        return config
+    own = copy.deepcopy(config)
+    own.update(NOISE)
+    swin = own.backbone_config
+    assert isinstance(swin, SwinConfig)
+    swin.hidden_dropout_prob = swin.attention_probs_dropout_prob = 0.0
+    swin.drop_path_rate = size.drop_path
+    return own
+
+
+def _is(backbone: object, size: Size) -> bool:
+    if not isinstance(backbone, SwinConfig):
+        return False
+    return (backbone.embed_dim, tuple(backbone.depths)) == (size.width, size.depths)

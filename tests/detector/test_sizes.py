@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import MMGroundingDinoForObjectDetection
+from torch import nn
+from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
 
 from detector import checkpoint
 from detector.config import ModelSettings
 from detector.sizes import SIZES, config_of
+from tests.detector.weights.example_weights import small_config
 
 # From get_mm_grounding_dino_config of transformers' convert_mm_grounding_dino_to_hf.py, and the millions of parameters
 # of image backbones as their papers have them.
@@ -47,6 +51,60 @@ def test_large_images_are_for_the_large_size() -> None:
     sides = {name: (size.short_side, size.long_side) for name, size in SIZES.items()}
     assert sides == {"swin-t": (800, 1333), "swin-b": (800, 1333), "swin-l": (1000, 1560)}
     assert {name: size.drop_path for name, size in SIZES.items()} == {"swin-t": 0.2, "swin-b": 0.3, "swin-l": 0.2}
+
+
+# What the published folders and transformers' defaults have, and what nobody would train with.
+PUBLISHED = {
+    "dropout": 0.1, "fusion_droppath": 0.1, "fusion_dropout": 0.0, "attention_dropout": 0.3, "activation_dropout": 0.3,
+    "text_enhancer_dropout": 0.3,
+}  # fmt: skip
+
+
+def folder_of(config: MMGroundingDinoConfig, folder: Path) -> str:
+    """A model folder with dropout of its own."""
+    for name, value in PUBLISHED.items():
+        setattr(config, name, value)
+    for name, value in {
+        "hidden_dropout_prob": 0.3,
+        "attention_probs_dropout_prob": 0.3,
+        "drop_path_rate": 0.05,
+    }.items():
+        setattr(config.backbone_config, name, value)
+    parts = checkpoint.start(ModelSettings(), seed=0)
+    checkpoint.write_model(folder, checkpoint.Parts(type(parts.model)(config), parts.tokenizer, parts.pixels))
+    return str(folder)
+
+
+def dropped(model: nn.Module) -> dict[str, set[float]]:
+    """The shares that the modules of a model really drop, by kind of module."""
+    found: dict[str, set[float]] = {}
+    for module in model.modules():
+        share = getattr(module, "drop_prob", getattr(module, "p", getattr(module, "dropout", None)))
+        if isinstance(share, float):
+            found.setdefault(type(module).__name__.removeprefix("MMGroundingDino"), set()).add(round(share, 3))
+    return found
+
+
+def test_a_published_folder_is_trained_with_the_dropout_of_the_recipe(tmp_path: Path) -> None:
+    """As far as it has Swin's published widths and depths; what is behind them may be small here."""
+    config = small_config()
+    config.backbone_config = config_of(SIZES["swin-t"]).backbone_config
+    name = folder_of(config, tmp_path)
+    found = dropped(checkpoint.start(ModelSettings(start=name), seed=0).model)
+    assert found["SwinDropPath"] == {round(0.2 * layer / 11, 3) for layer in range(1, 12)}
+    assert found["BiMultiHeadAttention"] == {0.1}
+    assert "DropPath" not in found
+    assert {kind: found[kind] for kind in ("TextEnhancerLayer", "DeformableLayer", "DecoderLayer")} == {
+        "TextEnhancerLayer": {0.0}, "DeformableLayer": {0.0}, "DecoderLayer": {0.0},
+    }  # fmt: skip
+    assert found["Dropout"] == {0.0, 0.1}  # of attention and Swin, and of BERT
+    assert dropped(checkpoint.read(name).model)["DecoderLayer"] == {0.1}  # to look with, the folder is as it is
+
+
+def test_a_folder_of_another_shape_keeps_its_own_dropout(tmp_path: Path) -> None:
+    found = dropped(checkpoint.start(ModelSettings(start=folder_of(small_config(), tmp_path)), seed=0).model)
+    assert found["DecoderLayer"] == {0.1}
+    assert found["BiMultiHeadAttention"] == {0.0}
 
 
 @pytest.mark.slow
