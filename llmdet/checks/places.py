@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmdet.checks.reading import Reading
-from llmdet.checks.things import FRAME
+from llmdet.checks.things import FRAME, is_frame
 from llmdet.record import Span
 from llmdet.tagging import Token
 
@@ -35,7 +35,8 @@ _OVER = re.compile(r"(?<!the )(?<!from )(?<!and )(?<!or )\b(?P<one>above|below|b
 _END = r"(?:left|right|top|bottom)"
 # "From left to right", "on the left and the right, respectively"
 _ORDER = re.compile(
-    rf"\b(?P<one>{_END})\s+to\s+(?:the\s+)?(?P<two>{_END})\b|"
+    rf"\b(?P<one>{_END})(?:\s+(?:side|edge|end))?(?:\s+of\s+(?:the|this)\s+{_FRAME})?\s+(?:over\s+)?to\s+(?:the\s+)?"
+    rf"(?P<two>{_END})\b|"
     rf"\b(?P<first>{_END})(?:\s+side)?\s+and\s+(?:(?:on|at|to)\s+)?(?:the\s+)?(?P<last>{_END})(?:\s+side)?,?\s+respectively\b"
 )
 # "Higher in the frame than a bench", "low in the picture"
@@ -44,11 +45,17 @@ _HEIGHT = re.compile(
 )
 _ANY = re.compile(rf"{_SIDE}|above|below|beneath|high|low")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
-_OF_FRAME = re.compile(rf"[-\s]+of[-\s]+(?:(?:the|this|our)\s+)?(?:{_FRAME}|cent(?:re|er)|middle|everything)\b")
+_MIDDLE = (
+    rf"(?:{_FRAME}['\u2019]s\s+)?(?:(?:very|dead|exact|horizontal|vertical|imaginary)\s+)*"
+    r"(?:middle|mid|cent(?:re|er))[-\s]?(?:line|point)?(?![-\w])(?!\s+of\s+(?!(?:the|this|our|my)\s+" + _FRAME + r"\b))"
+)
+_OF_FRAME = re.compile(
+    rf"[-\s]+of[-\s]+(?:(?:the|this|that|our|my)\s+)?(?:{_MIDDLE}|{_FRAME}\b|(?:everything|things|it\s+all)\b)"
+)
 _OF = re.compile(r"\s+(?:of|from|than)\s+")
 # "closer to the top than to the bottom"
-_RATHER = re.compile(rf"\s+than\s+(?:to|on|at|in|towards?)\s+(?:the\s+)?{_SIDE}\b")
-_OVER_MIDDLE = re.compile(rf"\s+the\s+(?:middle|cent(?:re|er))(?:\s+line)?\s+of\s+(?:the|this)\s+{_FRAME}\b")
+_RATHER = re.compile(rf"\s+than\s+(?:(?:to|on|at|in|towards?)\s+)?(?:(?:the|its)\s+)?{_SIDE}\b")
+_OVER_MIDDLE = re.compile(rf"\s+(?:the|its|this)\s+{_MIDDLE}")
 _OPENING = re.compile(
     r"\b(?:(?:far|looking|turning|moving|going)\s+)?(?:(?P<one>left|right)|(?P<level>top|bottom|upper|lower)[-\s]+"
     r"(?P<side>left|right)|(?P<end>top|bottom)(?=\s*:))\s*[:,]"
@@ -64,6 +71,17 @@ _WE_SEE = re.compile(
     r"(?:reveals?|shows?|brings?|yields?|we|you|one|i|there|the (?:viewer|eye))\b"
 )
 _DENIED = frozenset("no not less neither".split())
+_NEGATIVE = frozenset("no not n't never neither nor none nothing nobody cannot without".split())
+# "can't miss", "not only", "nothing but"
+_YET = frozenset(
+    "miss missed overlook overlooked help ignore ignored avoid escape deny fail doubt only just far hard difficult "
+    "wrong merely but other".split()
+)
+_NOT_SO = re.compile(r"[^.,;:!?]{0,60}\b(?:do|does|did|is|are|has|have|can)(?:\s+not|n['\u2019]t)\s*[.,;!]")
+_CUTS = frozenset(", ; : . ! ? but while whereas although though because as and ( )".split())
+_HAVE = frozenset("has have had having is are was were be been being 's".split())
+_FAR = frozenset("further farther more slightly far well off over way center centre stage just eyes".split())
+_AFTER_SIDE = frozenset(", . ; : ! ? ) and or but while whereas when as with where we you i to".split())
 _PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
@@ -71,10 +89,10 @@ _TURNED = re.compile(
     r"flie|direct|angle|aim|travel|swing|veer|shift(?!ed)|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
 )
 _MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
-_IMPERATIVE = frozenset("look glance gaze turn".split())
+_OWNING = frozenset("its his her their".split())  # "a dog shifts its attention"
 _LOOKING = frozenset("looking glancing gazing turning moving going panning scanning shifting".split())
-_OUR_EYES = re.compile(r"(?:our|your) (?:attention|gaze|eyes|focus|view) (?:to|towards?)$")
-_GUIDES = frozenset("we you one i eye eyes gaze viewer attention".split())  # "as we move to the left"
+_REACH = 14  # words that are looked back over for a verb or a denial
+_GUIDES = frozenset("we you one i eye eyes gaze viewer attention view focus let us".split())  # "as we move to the left"
 _OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next Right".split())
 
 
@@ -140,7 +158,7 @@ def _owned(reading: Reading, text: str) -> list[Place]:
         own = match["whose"] in ("its", "their")
         if (
             not named
-            and not _turned(_words_before(reading, first))
+            and not _turned(reading, match)
             and (own or (first > 0 and reading.words[first - 1] not in FRAME | {"one", "photographer"}))
         ):
             found.append(Place(match.span(), *_signs(match["one"]), "its" if own else "owner"))
@@ -162,11 +180,9 @@ def _above(text: str) -> list[Place]:
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
-    if _NOT_THERE.search(text[max(0, match.start() - 40) : match.start()]) or "what" in before or "than" in before[-2:]:
+    if is_denied(reading, match.span()) or before[-2:-1] == ["what"] or "than" in before[-2:]:
         return None  # "not on the left", "what is left of it", "(closer to the top) than to the bottom"
-    if _turned(before) and not (
-        _LOOKING.issuperset(before[:1]) and len(before) < 4 and _WE_SEE.match(text, match.end())
-    ):
+    if _turned(reading, match):
         return None  # "looks to the left"
     if match["hand"] and not match["part"] and "-" not in match["hand"]:
         return None  # "the left hand"
@@ -177,8 +193,9 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     rather = _RATHER.match(text, match.end())
     if rather and not _DENIED.isdisjoint(before):
         return None  # "no closer to the top than to the bottom"
-    if not rather and _OF.match(text, match.end()):
+    if not rather and (of := _OF.match(text, match.end())):
         plain = not match["part"] and not match["two"] and match["one"] in ("left", "right")
+        plain |= of[0].split() == ["than"] and not match["two"]  # "nearer to the top than the dog"
         return Place(match.span(), *signs, "next") if plain else None
     alone = _stands_alone(reading, match, before[-1] if before else "")
     return Place(match.span(), *signs) if alone else None
@@ -193,13 +210,24 @@ def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
     if _apart(reading, match):
         return True
     if match["part"]:
-        middle = match["part"] in ("middle", "center", "centre")  # "the top middle shelf"
-        return not (middle and adjective) and bool(match["lead"] or before in ("in", "on", "at"))
-    if not match["lead"] and before not in ("at", "on"):
-        return False  # "at left" needs no article
-    if match["two"] or match["one"] in ("left", "right"):
-        return not adjective or _claimed(reading, reading.tokens[index].span[0])
-    return match["one"] in ("top", "bottom") and not adjective and before in _PREPOSITIONS
+        return not (match["part"] in ("middle", "center", "centre") and adjective)  # "the top middle shelf"
+    if match["lead"] or before in ("at", "on"):  # "at left" needs no article
+        if match["two"] or match["one"] in ("left", "right"):
+            return not adjective or _claimed(reading, reading.tokens[index].span[0])
+        return match["one"] in ("top", "bottom") and not adjective and before in _PREPOSITIONS
+    return (
+        match["one"] in ("left", "right") and not match["two"] and _is_adverb(reading, token_at(reading, match.start()))
+    )
+
+
+def _is_adverb(reading: Reading, at: int) -> bool:
+    """Whether a bare "left" or "right" says where: "stays left"; not "left the room", "right next to"."""
+    words, tags = reading.words, [token.tag for token in reading.tokens[at - 1 : at + 2]]
+    before, after = words[at - 1] if at else "", words[at + 1 : at + 2]
+    if before in _HAVE or not at:
+        return False
+    led = tags[0].startswith("VB") or before in _FAR
+    return led and (not after or after[0] in _AFTER_SIDE)
 
 
 def _apart(reading: Reading, match: re.Match[str]) -> bool:
@@ -221,30 +249,52 @@ def _is_noun(token: Token) -> bool:
     return token.tag == "NN" and not token.text.endswith(("s", "ing", "ed", "inside", "outside"))
 
 
-def _verb(token: Token) -> str:
-    """The word, unless it only looks like a verb: "an opening"."""
-    return "" if token.tag == "NN" and token.text.endswith("ing") else token.text.lower()
-
-
 def _words_before(reading: Reading, first: int) -> list[str]:
     """Up to four words of the sentence before a token."""
     begin = next((i for i in range(first, max(0, first - 4), -1) if begins(reading.tokens, i)), max(0, first - 4))
-    return [_verb(token) for token in reading.tokens[begin:first]]
+    return list(reading.words[begin:first])
 
 
-def _turned(before: list[str]) -> bool:
-    """Whether a verb of turning or moving stands before, other than a "Look to the left" that begins a sentence."""
-    if len(before) < 4 and before[:1] and before[0] in _IMPERATIVE:
+def is_denied(reading: Reading, span: Span) -> bool:
+    """Whether the clause of a place says that something is not there."""
+    first = token_at(reading, span[0])
+    if _NOT_THERE.search(reading.text[max(0, span[0] - 40) : span[0]].lower()) or _NOT_SO.match(reading.text, span[1]):
+        return True
+    for at in range(first - 1, max(-1, first - _REACH), -1):
+        word = reading.words[at]
+        if word in _CUTS:
+            return False
+        if word in _NEGATIVE:
+            return _YET.isdisjoint(reading.words[at + 1 : at + 4])
+    return False
+
+
+def _turned(reading: Reading, match: re.Match[str]) -> bool:
+    """Whether a thing of the picture turns or moves that way; who looks on may."""
+    first = token_at(reading, match.start())
+    before = reading.words[first - 1] if first else ""
+    if before in ("on", "in", "at", "along", "near", "against"):
         return False
-    if _OUR_EYES.search(" ".join(before)):
-        return False  # "shifting our attention to the left, we find"
-    if not before or before[-1] in ("on", "in", "at", "along", "near", "against"):
-        return False
-    if before[:-1] and before[-2] in ("glance", "look") and before[-3:-2] == ["a"]:
-        return False  # "a glance to the left reveals"
-    verbs = _MOVING if before[-1] == "from" else _TURNED  # "leans in from the left" is there
-    follows = zip(["", *before], before, strict=False)
-    return any(verbs.match(word) and _GUIDES.isdisjoint((lead, word)) for lead, word in follows)
+    verbs = _MOVING if before == "from" else _TURNED  # "leans in from the left" is there
+    low = next(
+        (i for i in range(first, max(0, first - _REACH), -1) if begins(reading.tokens, i)), max(0, first - _REACH)
+    )
+    verb = next((at for at in range(first - 1, max(low - 1, first - 6), -1) if _moves(reading, at, verbs)), None)
+    around = reading.words[max(low, (verb or 0) - 3) : first]
+    if verb is None or (_OWNING.isdisjoint(around) and not _GUIDES.isdisjoint(around)):
+        return False  # "our eyes travel", "shifting our attention to the left"
+    if any(noun.tokens[1] <= verb and not is_frame(noun.words) for noun in reading.nouns_from(low, verb - low)):
+        return True
+    opens = _LOOKING.issuperset(reading.words[low : verb + 1])
+    if opens or reading.words[verb].endswith("ing"):
+        return not _WE_SEE.match(reading.text.lower(), match.end())
+    return False  # "Look to the left", "a glance to the left"
+
+
+def _moves(reading: Reading, at: int, verbs: re.Pattern[str]) -> bool:
+    """Whether a token is one of some verbs: not "an opening"."""
+    token = reading.tokens[at]
+    return bool(verbs.match(reading.words[at])) and not (token.tag == "NN" and token.text.endswith("ing"))
 
 
 def _signs(one: str, two: str | None = None) -> tuple[int, int]:

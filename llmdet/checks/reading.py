@@ -258,7 +258,13 @@ def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
     if after.endswith("ing") and after not in _NOUNS_IN_ING:
         return True  # "an umbrella standing"
     behind = lower[head + 2] if head + 2 < len(lower) else ""
-    if behind in _DETERMINERS or behind == "out" or (after in ("right", "left") and behind in _NEAR_WORDS):
+    if (
+        behind in _DETERMINERS
+        or behind == "out"
+        or behind in NUMBERS
+        or behind.isdecimal()
+        or (after in ("right", "left") and behind in _NEAR_WORDS)
+    ):
         return True  # "a truck share the", "a horse right beside"
     if (phrase.determiner in _ONE_OF or "one" in phrase.words) and after.endswith("s") and singular(after) != after:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 
 from llmdet.checks.reading import Noun, Reading
 from llmdet.lemmas import singular
@@ -16,15 +17,42 @@ FRAME = frozenset(
 )
 # What is named beside things without being one.
 _ABSTRACT = frozenset(
-    "object thing item subject element detail feature highlight centrepiece centerpiece focal point "
-    "appearance aspect kind sort type variety way manner style pattern contrast hint touch splash shade tone hue tint "
-    "color colour light lighting sunlight daylight shadow glow brightness impression sense feeling atmosphere mood "
-    "presence position place spot location space room setting surroundings backdrop arrangement angle perspective "
-    "plane direction balance emphasis interest focus gaze lens photographer observer lot bit total number count group "
-    "set pair trio quartet quintet row line rest sight display exception fact time day moment depth width height size "
-    "shape form addition front back bounds reach vicinity extreme everything nothing something anything "
-    "someone somebody nobody owner thanks case name glimpse range order visibility clarity being doubt care ease "
-    "mention proximity caption description exact".split()
+    "addition afternoon angle answer anything appearance arrangement aspect atmosphere attempt audience axis back "
+    "backdrop background balance being bit bits blend blur bokeh bounds brightness camerawork caption capture care "
+    "case centerpiece centrepiece chance character charm choice clarity close-up closeup clue color coloring colour "
+    "colouring companion company content context contrast contrasts contribution count counterpart credit cropping "
+    "dash day daylight deal decision degree delight depiction depth description design detail difference direction "
+    "discovery display doubt drama duo ease edit effect effort element emphasis encounter energy entry episode "
+    "essence evening everything evidence exact example exception expanse experience exposure expression extreme "
+    "eyeful fact favorite favour favourite feature feeling field-of-view fill find finding first flair flavor "
+    "flavour focal focus form former foursome framing front fun gaze glimpse glory glow good grace group guess half "
+    "halves harmony heart height hero highlight hint history horizon hour hue idea illusion impact impression "
+    "instant intent interest interplay intrigue issue item job joke joy juxtaposition key kick kind knowledge "
+    "latter layout length lens level life light lighting likeness line list living location lot luck magic majority "
+    "manner mark match matter meaning means memory mention message mid-frame midday midline midpoint mind minute "
+    "mix mixture moment mood morning motif mystery name narrative neighbor neighbour news nobody note nothing "
+    "notice number object observer octet odds onlooker opinion option order origin other outlook overview owner "
+    "pace pair palette panorama part pattern pause peace percent percentage personality perspective photographer "
+    "photography pick pigment place plane play plenty point pop pose position power praise presence present "
+    "presentation pride problem process proof proportion proximity punch purpose quality quartet question quintet "
+    "range rarity rate reach reality reason record relation relief remark report respect rest result reward rhythm "
+    "rise rival role room row rule saturation scale scan scheme score search second sense septet sequence series "
+    "set setting sextet shade shadow shape share show showing sight significance silence simplicity situation size "
+    "somebody someone something sort soul sound source space spirit splash splendor splendour spot staging start "
+    "state statement story strength stuff style subject success suggestion summary sunlight surprise surroundings "
+    "symmetry synonym tale talent tally task taste taster tension term territory test texture thanks theme thing "
+    "thought thoughts threesome thrill time tint title today tomorrow tone total touch tour trace tradition trait "
+    "treat trick trio trouble truth turn twosome type use value variation variety verdict vibe vibrancy vicinity "
+    "viewfinder visibility vision visit voice vote wait warmth way week while whole width wink wonder word words "
+    "work world worth wow year yesterday zone".split()
+)
+# Endings of words for what has no place of its own, and words that only look so.
+_NO_THING = re.compile(r".{3,}(?:ness|ity|tion|sion|ance|ence|ancy|ency|ment|ism|hood|ship|dom|ology|graphy|tude)$")
+_THINGS = frozenset(
+    "city university facility station plantation television intersection mansion partition ambulance entrance "
+    "appliance fence residence monument instrument pavement garment document basement apartment ornament implement "
+    "battleship spaceship decoration vegetation audience equipment refreshment cement attachment compartment "
+    "establishment neighborhood neighbourhood construction excavation fortification reception conference".split()
 )
 _VERBS_AS_NOUNS = frozenset("looks look glows glow shows show stands rests sits lies appears remains seems".split())
 
@@ -45,8 +73,13 @@ def is_thing(noun: Noun) -> bool:
         or head in _VERBS_AS_NOUNS
         or head in COLOURS
         or head in _ABSTRACT
-        or singular(head) in _ABSTRACT
+        or _is_abstract(singular(head))
     )
+
+
+def _is_abstract(word: str) -> bool:
+    """Whether a word names no thing that stands somewhere: "presence", "rhythm"."""
+    return word in _ABSTRACT or (bool(_NO_THING.match(word)) and word not in _THINGS)
 
 
 def nouns_of(reading: Reading, sentence: int) -> tuple[Noun, ...]:
