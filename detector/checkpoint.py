@@ -3,6 +3,7 @@
     OUT/step-000500/config.json, model.safetensors, tokenizer and processor files
     OUT/step-000500/captions.safetensors, captions.json     additions to the language model, where captions are learned
     OUT/step-000500/training/state.json, optimizer.safetensors
+    OUT/step-000500/training/weights.safetensors            where the model is a running mean: what goes on learning
     OUT/config.json, model.safetensors, ...           the finished model, once training is done
 
 A checkpoint is written under another name and renamed, so a folder called `step-...` is whole.
@@ -34,6 +35,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from detector.averages import Averages
 from detector.captions import heads as captions
 from detector.captions.heads import CaptionHeads
 from detector.config import ModelSettings, TrainSettings, tiny_config
@@ -43,6 +45,7 @@ from detector.sizes import SIZES, config_of, for_training
 from llmdet.errors import FormatError, MissingError, SettingError
 
 DOT = 1012  # of BERT, which transformers' model takes for the end of a phrase
+LEARNED = "weights.safetensors"  # in `training`, beside a model that is a running mean
 VOCABULARY = Path(__file__).parent / "assets" / "tiny" / "vocab.txt"
 
 
@@ -100,6 +103,11 @@ def checkpoints(out: str | Path) -> list[Path]:
     return [path for _, path in sorted(found.items()) if path.is_dir()]
 
 
+def place_of(out: str | Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return Path(out) / f"step-{step:06d}"
+
+
 def read(
     name: str | Path, adapt: Callable[[MMGroundingDinoConfig], MMGroundingDinoConfig] = lambda config: config
 ) -> Parts:
@@ -144,18 +152,29 @@ def _own_heads(place: str, config: MMGroundingDinoConfig) -> OpenDetector:
     return model
 
 
-def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> Path:
+def write(
+    out: str | Path,
+    step: int,
+    parts: Parts,
+    optimizer: Optimizer,
+    settings: TrainSettings,
+    averages: Averages | None = None,
+) -> Path:
     """Write the checkpoint of a step and drop older ones beyond `settings.keep`; returns its folder."""
-    place = Path(out) / f"step-{step:06d}"
+    place = place_of(out, step)
     temporary = Path(out) / f".{place.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "training").mkdir(parents=True)
-    write_model(temporary, parts)
-    if parts.captions:
-        captions.write(temporary, parts.captions)
-    save_file(_optimizer_tensors(parts, optimizer), temporary / "training" / "optimizer.safetensors")
+    training = temporary / "training"
+    training.mkdir(parents=True)
+    if averages:
+        with averages.shown() as learned:
+            _write_parts(temporary, parts)
+        save_file(learned, training / LEARNED)
+    else:
+        _write_parts(temporary, parts)
+    save_file(_optimizer_tensors(parts, optimizer), training / "optimizer.safetensors")
     state = {"version": 1, "step": step, "settings": asdict(settings)}
-    (temporary / "training" / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+    (training / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
     _sync(temporary)
     if place.exists():
         shutil.rmtree(place)
@@ -163,6 +182,12 @@ def write(out: str | Path, step: int, parts: Parts, optimizer: Optimizer, settin
     for old in checkpoints(out)[: -settings.keep]:
         shutil.rmtree(old)
     return place
+
+
+def _write_parts(folder: Path, parts: Parts) -> None:
+    write_model(folder, parts)
+    if parts.captions:
+        captions.write(folder, parts.captions)
 
 
 def write_model(folder: Path, parts: Parts) -> None:
@@ -184,7 +209,13 @@ def publish(out: str | Path, checkpoint: Path) -> None:
         os.replace(temporary, Path(out) / name)
 
 
-def resume(checkpoint: Path, parts: Parts, optimizer: Optimizer, settings: TrainSettings) -> int:
+def resume(
+    checkpoint: Path,
+    parts: Parts,
+    optimizer: Optimizer,
+    settings: TrainSettings,
+    averages: Averages | None = None,
+) -> int:
     """Put weights and optimizer state of a checkpoint in place; returns the step that it was written after.
 
     Raises SettingError where the run was started with other settings: the continued run would be neither of the two.
@@ -195,20 +226,30 @@ def resume(checkpoint: Path, parts: Parts, optimizer: Optimizer, settings: Train
     parts.model.load_state_dict(weights)
     if parts.captions:
         captions.load(checkpoint, parts.captions)
+    if averages:
+        averages.restart()
+        averages.put(load_file(checkpoint / "training" / LEARNED))
     _restore(optimizer, parts, load_file(checkpoint / "training" / "optimizer.safetensors"))
     return int(state["step"])
 
 
 # What may change between the parts of one run without changing what is learned.
-_FREE = ("checkpoint_every", "keep", "log_every", "readers", "threads")
+_FREE = (
+    *("checkpoint_every", "evaluate_every", "keep", "log_every", "log_records", "loggers"),
+    *("readers", "threads"),
+)
 
 
 def check_settings(stored: dict[str, Any], settings: TrainSettings, checkpoint: Path) -> None:
-    """Raise SettingError unless a run with the stored settings may go on with these."""
-    now = orjson.loads(orjson.dumps(asdict(settings)))
-    different = [name for name in now if name not in _FREE and stored.get(name) != now[name]]
+    """Raise SettingError unless a run with the stored settings may go on with these.
+
+    What an older version did not store is what it did: the default.
+    """
+    now, usual = (orjson.loads(orjson.dumps(asdict(one))) for one in (settings, TrainSettings()))
+    before = usual | stored
+    different = [name for name in now if name not in _FREE and before[name] != now[name]]
     if different:
-        changes = ", ".join(f"{name} {stored.get(name)} -> {now[name]}" for name in different)
+        changes = ", ".join(f"{name} {before[name]} -> {now[name]}" for name in different)
         raise SettingError(
             f"{checkpoint} was trained with other settings ({changes}); choose another --out to start anew"
         )

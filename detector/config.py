@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16"]
 RegionTarget = Literal["phrase", "caption", "mixed"]
 LabelMask = Literal["upstream", "answer"]
+Schedule = Literal["cosine", "steps"]
+Frozen = Literal["backbone", "neck", "text_backbone"]
+Logger = Literal["tensorboard", "wandb"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,23 +101,48 @@ class TrainSettings:
 
     steps: int = 1000
     batch_size: int = 8  # images of one step, over all processes
+    accumulate: int = 1  # parts that a step is computed in, one after another, with less memory
     learning_rate: float = 1e-4
     slow_rate: float = 0.1  # factor for the image backbone and the text encoder
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
+    decay: Literal["all", "matrices"] = "all"  # `matrices`: not of biases and norms
+    schedule: Schedule = "cosine"  # down to 0, or in `steps` at the milestones
+    milestones: tuple[float, ...] = (0.8, 0.933)  # steps, or below 1 shares of all; LLMDet: 120k and 140k of 150k
+    milestone_factor: float = 0.1  # of the rate at each milestone
     warmup: int = 50  # steps
+    warmup_start: float | None = None  # factor of the first step's rate; none: 1 / warmup
     clip: float = 0.1  # global L2 norm of the gradient
+    freeze: tuple[Frozen, ...] = ()  # parts that do not learn; LLMDet: backbone and neck
+    frozen_noise: bool = False  # frozen parts keep dropout and drop path, as LLMDet's do
+    ema: float = 0.0  # decay of the running mean of the weights, which is then what is kept and used; 0: none
     precision: Precision = "fp32"
+    compile: bool = False  # torch.compile of backbones and layers
     seed: int = 0
     checkpoint_every: int = 500  # steps; the last step always writes one
+    evaluate_every: int = 0  # steps after which the checkpoint is evaluated on the sets of the recipe; 0: never
     keep: int = 2  # newest checkpoints that stay on disk
     log_every: int = 10
+    log_records: bool = False  # each process writes which records a step had: `records-RANK.jsonl`
+    loggers: tuple[Logger, ...] = ("tensorboard",)  # where figures are drawn; `wandb` needs the extra of that name
     readers: int = 0  # processes that open images beside each training process
     threads: int = 0  # of torch in each training process; 0 leaves it alone
     criterion: CriterionSettings = CriterionSettings()
     denoising: DenoisingSettings = DenoisingSettings()
     data: DataSettings = DataSettings()
     captions: CaptionSettings | None = None  # caption losses; none: the detector learns from boxes alone
+
+    def __post_init__(self) -> None:
+        """Raise SettingError for numbers that cannot be meant."""
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise SettingError(f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}")
+        if not 0 <= self.ema < 1:
+            raise SettingError(f"ema is a decay from 0 to below 1; got {self.ema}")
+        if min(self.milestones, default=1) <= 0:
+            raise SettingError(f"milestones are steps or shares above 0; got {self.milestones}")
+        for name in ("checkpoint_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is a number from 1 on; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

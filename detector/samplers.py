@@ -69,7 +69,8 @@ def order_of(table: RecordTable, settings: TrainSettings) -> Order:
 
 @dataclass(frozen=True, slots=True)
 class StepSampler(Sampler[list[Draw]]):
-    """Rows of each step for one process: the stream of all epochs, cut into steps, each step cut into processes."""
+    """Rows for one process: the stream of all epochs, cut into steps, a step into processes, and their share into the
+    `accumulate` batches that are computed one after another."""
 
     order: Order
     settings: TrainSettings
@@ -89,10 +90,11 @@ class StepSampler(Sampler[list[Draw]]):
                     (rows, copies), shown = self.order.epoch(epoch), epoch
                 copy = int(copies[rest])
                 draws.append((epoch, int(rows[rest]), *([copy] if copy else [])))
-            yield draws
+            size = share // self.settings.accumulate
+            yield from (draws[start : start + size] for start in range(0, share, size))
 
     def __len__(self) -> int:
-        return max(0, self.settings.steps - self.first)
+        return max(0, self.settings.steps - self.first) * self.settings.accumulate
 
 
 def _weighted(weights: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-import torch.distributed as dist
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from detector import checkpoint
+from detector.averages import Averages
 from detector.captions import start as captions
 from detector.checkpoint import Parts
 from detector.config import ModelSettings, TrainSettings
-from detector.criterion import Loss, criterion
 from detector.data import Batch, GroundingDataset, TrainData, loader
-from detector.model import OpenDetector, parameters_without_gradient
+from detector.group import Group, group_of
+from detector.learner import Learned, Learner, TrainingError, compile_layers, compute_loss, pixels_of
+from detector.logs import open_logs, record_log
+from detector.meters import Meter, Speed
+from detector.model import parameters_without_gradient
+from detector.optimizers import build_optimizer, freeze
 from detector.samplers import Order, StepSampler, order_of
-from llmdet.errors import LlmdetError, SettingError
 
-M = TypeVar("M", bound=nn.Module | None)
-
-
-class TrainingError(LlmdetError):
-    """Training cannot go on: a loss or gradient is not a number."""
+__all__ = ["StepReport", "TrainResult", "TrainingError", "compute_loss", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +38,18 @@ class StepReport:
     learning_rate: float
     gradient: float  # L2 norm before clipping
     seconds: float  # since training began
+    speed: Speed
     checkpoint: str | None  # folder, where one was written after this step
+
+    def figures(self) -> dict[str, float]:
+        """What logs show of a step."""
+        rates = {"learning_rate": self.learning_rate, "gradient": self.gradient}
+        return {**self.parts, "loss/total": self.loss, **rates, **self.speed.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Where the model is, how many steps were run now and in all, and the losses of the steps of now."""
+    """Where the model is, after how many steps, the first of which was run now, and the losses of those of now."""
 
     folder: str
     checkpoint: str
@@ -65,183 +66,130 @@ def train(
     out: str | Path,
     on_step: Callable[[StepReport], None] | None = None,
     device: str | None = None,
+    *,
+    until: int | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train to `settings.steps`, continuing from the newest checkpoint in `out` if there is one.
 
-    Continued and unbroken runs end with the same weights, bit for bit on a CPU. In a process group every process
-    calls this with the same arguments. Raises TrainingError, MissingError, SettingError.
+    A call ends before that with a checkpoint after step `until`, and after the step in which `stop` says so in any
+    process; the next one goes on. Continued and unbroken runs end with the same weights, bit for bit on a CPU.
+    In a process group every process calls this with the same arguments. Raises TrainingError, MissingError,
+    SettingError, ExtraError.
     """
-    rank, world = _processes(settings)
+    began = time.monotonic()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     place = torch.device(device or (f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"))
-    parts = checkpoint.start(model, settings.seed)
-    net = parts.model
-    module: nn.Module = net.train()
-    module.to(place)
-    dataset = GroundingDataset(
-        data, parts.tokenizer, parts.pixels, net.config.max_text_len, settings.seed, settings.data
-    )
-    order = order_of(dataset.table, settings)
-    if settings.captions:
-        rows = (dataset.table[row] for row in range(len(dataset.table)))
-        heads = captions.start(settings.captions, net.config, rows, Path(out), settings.seed, place)
-        parts = replace(parts, captions=heads)
-    _freeze(net, dataset, settings, place)
-    optimizer = build_optimizer(parts, settings)
-    saved = checkpoint.checkpoints(out)
-    first = checkpoint.resume(saved[-1], parts, optimizer, settings) if saved else 0
-    learner, spoken = _distribute(net, world), _distribute(parts.captions, world)
-    batches = loader(
-        dataset, StepSampler(order, settings, first, rank, world), net.config.num_queries, settings.readers
-    )
+    group = group_of(settings, place)
+    parts, dataset = _begin(settings, model, data, Path(out), place)
+    learner, first = _learner(parts, settings, group, out)
+    sampler = StepSampler(order_of(dataset.table, settings), settings, first, group.rank, group.world)
+    batches = loader(dataset, sampler, parts.model.config.num_queries, settings.readers)
+    meter = Meter(settings.batch_size, place, settings.precision)
+    last = max(first, min(settings.steps, until or settings.steps))
 
-    began, losses, folder = time.monotonic(), [], saved[-1] if saved else Path(out)
-    with _log(out, rank) as write_log:
-        for step, batch in enumerate(batches, first):
-            torch.manual_seed(hash((settings.seed, rank, step)))  # dropout depends on the step, not on what came before
-            rate = learning_rate(settings, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            loss = compute_loss(learner, batch.to(place), settings, world, spoken)
-            optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            gradient = float(nn.utils.clip_grad_norm_(parts.named_parameters().values(), settings.clip))
-            if not math.isfinite(gradient):
-                raise TrainingError(_not_finite(step, loss, gradient, batch))
-            optimizer.step()
-            losses.append(float(loss.total))
-            written = None
-            if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-                if rank == 0:
-                    folder = checkpoint.write(out, step + 1, parts, optimizer, settings)
-                written = str(folder)
-            report = _report(step + 1, settings, loss, rate, gradient, time.monotonic() - began, written)
-            write_log(report, (step + 1) % settings.log_every == 0 or written is not None)
+    step, losses = first, []
+    with _logs(out, settings, group.rank) as write_logs:
+        # The range comes first: no batch is opened for a step that is not run.
+        for step, mine in zip(range(first + 1, last + 1), meter.waiting(_steps(batches, settings)), strict=False):
+            if step == first + 1 and place.type == "cuda":
+                meter.flops = learner.flops_of_pixel(mine[0])
+            learned = learner.learn(step - 1, mine)
+            losses.append(learned.loss)
+            ends = step == last or (stop is not None and group.sum(float(stop())) > 0)
+            written = ends or step % settings.checkpoint_every == 0
+            if written and group.rank == 0:
+                checkpoint.write(out, step, parts, learner.optimizer, settings, learner.averages)
+            speed = meter.speed(sum(map(pixels_of, mine)))
+            report = _report(step, settings, learned, time.monotonic() - began, speed, out if written else None)
+            write_logs(report, mine)
             if on_step is not None:
                 on_step(report)
-    if rank == 0:
-        checkpoint.publish(out, folder)
-    if world > 1:
-        dist.barrier()
-    return TrainResult(str(out), str(folder), settings.steps, first, tuple(losses), time.monotonic() - began)
+            if ends:
+                break
+    if group.rank == 0 and step == settings.steps:
+        checkpoint.publish(out, checkpoint.place_of(out, step))
+    group.wait()
+    newest = str(checkpoint.place_of(out, step))
+    return TrainResult(str(out), newest, step, first, tuple(losses), time.monotonic() - began)
 
 
-def compute_loss(
-    model: nn.Module, batch: Batch, settings: TrainSettings, world: int = 1, heads: nn.Module | None = None
-) -> Loss:
-    """Loss of one process's share of a batch, divided by the mean number of boxes over the processes.
+def _begin(
+    settings: TrainSettings, model: ModelSettings, data: TrainData, out: Path, place: torch.device
+) -> tuple[Parts, GroundingDataset]:
+    """The model as it starts, on its device, with what does not learn frozen; and the samples that it learns from."""
+    parts = checkpoint.start(model, settings.seed)
+    parts.model.train().to(place)
+    limit = parts.model.config.max_text_len
+    dataset = GroundingDataset(data, parts.tokenizer, parts.pixels, limit, settings.seed, settings.data)
+    if settings.captions:
+        rows = (dataset.table[row] for row in range(len(dataset.table)))
+        heads = captions.start(settings.captions, parts.model.config, rows, out, settings.seed, place)
+        parts = replace(parts, captions=heads)
+    freeze(parts, settings)
+    _freeze_idle(parts, dataset, settings, place)
+    return parts, dataset
 
-    With caption heads theirs is added, which reaches the model through its features.
+
+def _freeze_idle(parts: Parts, dataset: GroundingDataset, settings: TrainSettings, place: torch.device) -> None:
+    """Freeze what no loss reaches: final norms of some backbones, whose gradient DDP would wait for.
+
+    One backward pass finds them, whatever the backbone; weights do not change. One image is enough, and more would
+    not fit where the batch is meant for several GPUs.
     """
-    cast = torch.autocast(batch.pixel_values.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
-    with cast:
-        outputs = model(batch.pixel_values, batch.pixel_mask, batch.input_ids, batch.attention_mask, noise=batch.noise)
-    positives = torch.tensor(float(sum(batch.targets.counts)))
-    if world > 1:
-        positives = positives.to(batch.pixel_values.device)
-        dist.all_reduce(positives)
-    divisor = max(float(positives) / world, 1.0)
-    loss = criterion(outputs.matched, outputs.denoised, batch.noise, batch.targets, settings.criterion, divisor)
-    if heads is None:
-        return loss
-    with cast:
-        return loss.plus(heads(outputs.features, loss.match_BQ, batch.words))
-
-
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, then half a cosine down to zero; `step` counts from 0."""
-    if step < settings.warmup:
-        return settings.learning_rate * (step + 1) / settings.warmup
-    progress = (step - settings.warmup) / max(settings.steps - settings.warmup, 1)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def build_optimizer(parts: Parts, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW with a slower rate for the image backbone and the text encoder, and one of their own for captions."""
-    rate = settings.captions.rate if settings.captions else 1.0
-    factors = {"usual": 1.0, "slow": settings.slow_rate, "captions": rate}
-    groups: dict[str, list[nn.Parameter]] = {kind: [] for kind in factors}
-    for name, parameter in parts.named_parameters().items():
-        if parameter.requires_grad:
-            kind = "captions" if name.startswith("captions.") else "slow" if "backbone" in name else "usual"
-            groups[kind].append(parameter)
-    return torch.optim.AdamW(
-        [{"params": parameters, "factor": factors[kind]} for kind, parameters in groups.items() if parameters],
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-
-
-def _distribute(module: M, world: int) -> M | DistributedDataParallel:
-    """The module, with its gradients averaged over the processes where there are several."""
-    if world == 1 or module is None or not any(parameter.requires_grad for parameter in module.parameters()):
-        return module
-    return DistributedDataParallel(module)
-
-
-def _processes(settings: TrainSettings) -> tuple[int, int]:
-    """Rank and number of processes. Raises SettingError where the batch cannot be divided among them."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return 0, 1
-    world = dist.get_world_size()
-    if settings.batch_size % world:
-        raise SettingError(f"train.batch_size {settings.batch_size} must be a multiple of the {world} processes")
-    return dist.get_rank(), world
-
-
-def _freeze(model: OpenDetector, dataset: GroundingDataset, settings: TrainSettings, place: torch.device) -> None:
-    """Freeze what does not learn: all of the model while captions are aligned to it, else what no loss reaches.
-
-    The latter are final norms of some backbones, whose gradient DDP would wait for. One backward pass finds them,
-    whatever the backbone; weights do not change. One image is enough, and more would not fit where the batch is
-    meant for several GPUs.
-    """
-    if settings.captions and settings.captions.stage == "align":
-        model.requires_grad_(False).eval()
+    model = parts.model
+    if not any(weight.requires_grad for weight in model.parameters()):
         return
-    sampler = StepSampler(Order(len(dataset), settings.seed, 1), settings, world=settings.batch_size)
-    batch = next(iter(loader(dataset, sampler, model.config.num_queries, 0)))
+    one = replace(settings, batch_size=1, accumulate=1)
+    sampler = StepSampler(Order(len(dataset), settings.seed, 1), one)
+    batch = next(iter(loader(dataset, sampler, model.config.num_queries, readers=0)))
     compute_loss(model, batch.to(place), settings).total.backward()
     unused = set(parameters_without_gradient(model))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name not in unused)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(weight.requires_grad and name not in unused)
     model.zero_grad(set_to_none=True)
 
 
-def _not_finite(step: int, loss: Loss, gradient: float, batch: Batch) -> str:
-    return (
-        f"gradient norm {gradient} at step {step + 1} (loss here {float(loss.total)}); records of this process: "
-        f"{', '.join(batch.names)}. Lower the learning rate or use precision fp32; the last checkpoint is good."
-    )
+def _learner(parts: Parts, settings: TrainSettings, group: Group, out: str | Path) -> tuple[Learner, int]:
+    """What learns, as the newest checkpoint of the run left it, and after which step that was."""
+    optimizer = build_optimizer(parts, settings)
+    averages = Averages(parts.named_parameters(), settings.ema) if settings.ema else None
+    saved = checkpoint.checkpoints(out)
+    first = checkpoint.resume(saved[-1], parts, optimizer, settings, averages) if saved else 0
+    if settings.compile:
+        compile_layers(parts.model)
+    net, heads = group.distribute(parts.model), group.distribute(parts.captions)
+    return Learner(parts, optimizer, averages, settings, group, net, heads), first
+
+
+def _steps(batches: Iterable[Batch], settings: TrainSettings) -> Iterator[tuple[Batch, ...]]:
+    """The batches of each step."""
+    found = iter(batches)
+    return zip(*[found] * settings.accumulate, strict=True)
 
 
 def _report(
-    step: int, settings: TrainSettings, loss: Loss, rate: float, gradient: float, seconds: float, written: str | None
+    step: int, settings: TrainSettings, learned: Learned, seconds: float, speed: Speed, out: str | Path | None
 ) -> StepReport:
-    parts = {name: float(value) for name, value in loss.parts.items()}
-    return StepReport(step, settings.steps, float(loss.total), parts, rate, gradient, seconds, written)
+    written = None if out is None else str(checkpoint.place_of(out, step))
+    rate, gradient = learned.learning_rate, learned.gradient
+    return StepReport(step, settings.steps, learned.loss, learned.parts, rate, gradient, seconds, speed, written)
 
 
 @contextlib.contextmanager
-def _log(out: str | Path, rank: int) -> Iterator[Callable[[StepReport, bool], None]]:
-    """A writer of TensorBoard scalars into `out/log`; does nothing in processes other than the first."""
-    if rank:
-        yield lambda report, due: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
+def _logs(
+    out: str | Path, settings: TrainSettings, rank: int
+) -> Iterator[Callable[[StepReport, Sequence[Batch]], None]]:
+    """A writer of what logs are to have of a step; figures are those of the first process."""
+    with contextlib.ExitStack() as stack:
+        figures = stack.enter_context(open_logs(out, settings)) if rank == 0 else None
+        records = stack.enter_context(record_log(out, rank)) if settings.log_records else None
 
-    writer = SummaryWriter(str(Path(out) / "log"))
+        def write(report: StepReport, batches: Sequence[Batch]) -> None:
+            if records is not None:
+                records(report.step, [name for batch in batches for name in batch.names])
+            if figures is not None and (report.step % settings.log_every == 0 or report.checkpoint):
+                figures(report.step, report.figures())
 
-    def write(report: StepReport, due: bool) -> None:
-        if due:
-            values = {**report.parts, "loss/total": report.loss, "learning_rate": report.learning_rate}
-            for name, value in {**values, "gradient": report.gradient}.items():
-                writer.add_scalar(name, value, report.step)
-
-    try:
         yield write
-    finally:
-        writer.close()

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detector import checkpoint
+from detector import checkpoint, learner
 from detector import train as module
 from detector.config import CriterionSettings
 from detector.criterion import Loss
 from detector.data import Batch, TrainData
 from detector.model import OpenDetector
-from detector.train import StepReport, TrainingError, learning_rate, train
+from detector.schedules import learning_rate
+from detector.train import StepReport, TrainingError, train
 from llmdet.errors import SettingError
 from tests.detector import example_run
 from tests.detector.example_run import MODEL, settings
@@ -85,13 +86,14 @@ def test_the_search_for_idle_weights_takes_one_image(
 ) -> None:
     """A batch for eight GPUs would not fit into each of them."""
     seen: list[int] = []
-    inner = module.compute_loss
+    inner = learner.compute_loss
 
-    def counted(model: OpenDetector, batch: Batch, *rest: Any) -> Loss:
+    def counted(model: OpenDetector, batch: Batch, *rest: Any, **named: Any) -> Loss:
         seen.append(len(batch.names))
-        return inner(model, batch, *rest)
+        return inner(model, batch, *rest, **named)
 
     monkeypatch.setattr(module, "compute_loss", counted)
+    monkeypatch.setattr(learner, "compute_loss", counted)
     train(settings(1, batch_size=4), MODEL, data, tmp_path)
     assert seen == [1, 4]
 
@@ -106,7 +108,7 @@ def test_a_gradient_that_is_not_a_number_names_the_records(data: TrainData, tmp_
     def poison(report: StepReport) -> None:
         raise AssertionError("no step may finish")
 
-    with pytest.raises(TrainingError, match=r"step 1 .*records of this process: w/\d/0, w/\d/0"):
+    with pytest.raises(TrainingError, match=r"step 1; records: w/\d/0, w/\d/0"):
         train(settings(2, criterion=CriterionSettings(l1_weight=float("nan"))), MODEL, data, tmp_path, on_step=poison)
     assert checkpoint.checkpoints(tmp_path) == []
 

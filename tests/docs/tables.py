@@ -175,7 +175,7 @@ MEANINGS = {
     "TrainSection.gpu": "one GPU for each training process",
     "TrainSection.settings": "see the next table",
     "TrainSettings.steps": "of the optimizer; a run is bounded by them and never by time",
-    "TrainSettings.learning_rate": "of AdamW, after the warm-up; cosine to 0",
+    "TrainSettings.learning_rate": "of AdamW, after the warm-up",
     "TrainSettings.betas": "of AdamW",
     "TrainSettings.weight_decay": "of AdamW",
     "TrainSettings.precision": "of the forward pass (autocast)",
