@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # What a machine with a GPU starts from: Swin-T, trained on Objects365, GoldG, GRIT and V3Det.
 HUB_MODEL = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det"
-HUB_LLM = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
 
 
 def train(
@@ -59,19 +58,33 @@ def train(
 
         from llmdet.workspace import Workspace
         from pipelines.doctor import require_extra
+        from pipelines.recipe import load
+        from pipelines.run import sets_of
+        from pipelines.train import folder_of, newest
         from pipelines.train import train as learn
 
         require_extra("train")
         overrides = [*(set or []), *([f"settings.steps={steps}"] if steps else [])]
         section = section_for(recipe, gpu, captions, overrides)
+        asked = section.build_settings()
+        sets = sets_of(load(recipe)) if recipe and asked.evaluate_every else []
         warn_outdated(out, workspace)
-        with out.watch("train") as progress:
-            outcome = learn(Workspace.at(workspace), section, to, progress)
+        try:
+            with out.watch("train") as progress:
+                outcome = learn(Workspace.at(workspace), section, to, progress, sets)
+        except SystemExit:
+            out.stop()
+            folder = folder_of(Workspace.at(workspace), section, to)
+            out.note(f"stopped: the newest checkpoint in {folder} is of step {newest(folder)} of {asked.steps}")
+            raise
         out.result = asdict(outcome) | {"checkpoint": outcome.folder}
         went_on = f", of which {outcome.first_step} were done before" if outcome.first_step else ""
         out.shown.append(f"{outcome.steps} steps{went_on} in {outcome.seconds:.1f} s")
         if outcome.losses:
             out.shown.append(f"loss {outcome.losses[0]:.3f} at first, {outcome.losses[-1]:.3f} at last")
+        for name, figures in outcome.evaluated.items():
+            said = [f"{title} {key} {value:.3f}" for title, one in figures.items() for key, value in [*one.items()][:2]]
+            out.shown.append(f"{name}: {', '.join(said)}")
         out.shown.append(f"detector {outcome.folder}")
 
 
@@ -79,9 +92,9 @@ def section_for(recipe: str | None, gpu: bool | None, captions: str | None, over
     """The train section of a recipe, or one that fits the machine, with changes; `captions` is on, off or as it is."""
     from dataclasses import asdict
 
-    from detector.config import tiny_captions, tiny_settings
+    from detector.config import tiny_settings
     from llmdet.errors import SettingError
-    from pipelines.recipe import TrainSection, load, section_of, set_values
+    from pipelines.recipe import TrainSection, captions_for, load, section_of, set_values
 
     if recipe:
         found = load(recipe).train
@@ -92,8 +105,7 @@ def section_for(recipe: str | None, gpu: bool | None, captions: str | None, over
         values = {"start": HUB_MODEL, "gpu": True, "settings": {"precision": "bf16", "batch_size": 4, "readers": 4}}
     else:
         values = {"start": "tiny", "short_side": 192, "long_side": 320, "settings": asdict(tiny_settings())}
-    if captions == "off":
-        values["captions"] = None
-    elif captions == "on" and values.get("captions") is None:
-        values["captions"] = asdict(tiny_captions()) if values["start"] == "tiny" else {"llm": HUB_LLM}
+    told = values.get("captions")
+    wanted = told if captions is None else captions == "on" and (told or True)
+    values["captions"] = captions_for(values["start"]) if wanted is True else wanted  # a dict: --set reaches its fields
     return section_of(TrainSection, set_values(values, overrides), "train")

@@ -73,8 +73,9 @@ def wandb(out: Path, settings: TrainSettings) -> Iterator[Write]:
         resume="allow",
         settings=library.Settings(silent=True, console="off"),
     )
+    run.define_metric("*", step_metric="step")  # a run that goes on after a kill repeats steps
     try:
-        yield lambda step, figures: run.log(dict(figures), step=step)
+        yield lambda step, figures: run.log({"step": step, **figures})
     finally:
         run.finish()
 

@@ -32,7 +32,7 @@ from pipelines.evaluate import METRICS_SUFFIX, UNTRAINED_SUFFIX
 from pipelines.export import best_tables, info_of
 from pipelines.picks import Picks, with_their_records
 from pipelines.status import newest_detector
-from pipelines.train import curve
+from pipelines.train_log import curve
 
 _Sum = TypeVar("_Sum", Stats, RejectCounts)
 

@@ -106,7 +106,7 @@ def run(recipe: Recipe, *, limit: int | None = None, watch: Watch = unwatched) -
     workspace = Workspace.at(recipe.workspace)
     started = time.monotonic()
     tally = _Tally()
-    _sets(recipe)  # a set that is missing fails now and not after training
+    sets_of(recipe)  # a set that is missing fails now and not after training
     if recipe.caption:
         recipe.caption.build_engine().identity()  # and a model before hours of ingest
     with cluster(workspace.url):
@@ -202,12 +202,12 @@ def _train(recipe: Recipe, workspace: Workspace, watch: Watch) -> TrainOutcome |
     if recipe.train is None:
         return None
     with watch("train") as progress:
-        return train(workspace, recipe.train, progress=progress)
+        return train(workspace, recipe.train, progress=progress, sets=sets_of(recipe))
 
 
 def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch, tally: _Tally) -> dict[str, dict[str, float]]:
     """Figures after training, and before it under `<set>-untrained`."""
-    sets = _sets(recipe)
+    sets = sets_of(recipe)
     if trained is None or not sets:
         return {}
     folder = files.join(trained.folder, "evaluations")
@@ -224,7 +224,7 @@ def _evaluate(recipe: Recipe, trained: TrainOutcome | None, watch: Watch, tally:
     return _metrics(before, UNTRAINED_SUFFIX) | _metrics(after, "")
 
 
-def _sets(recipe: Recipe) -> list[EvaluationSet]:
+def sets_of(recipe: Recipe) -> list[EvaluationSet]:
     """The evaluation sets of a recipe. Raises MissingError for one that is not there."""
     sets = [section.build_set(recipe.data_root) for section in recipe.evaluate]
     for one in sets:

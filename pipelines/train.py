@@ -6,9 +6,8 @@ import contextlib
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,18 +16,22 @@ from llmdet import files
 from llmdet.errors import LlmdetError, MissingError, SettingError
 from llmdet.workspace import Manifest, Workspace
 from pipelines.cluster import cluster
+from pipelines.evaluate import evaluate
 from pipelines.export import info_of
-from pipelines.parts import Progress, failure, raise_failure
+from pipelines.parts import Progress, raise_failure
 from pipelines.recipe import TrainSection
-from pipelines.settings import build
+from pipelines.sets import EvaluationSet
+from pipelines.stop import draining
+from pipelines.train_log import watch
+from pipelines.train_worker import RESULT, UNTRAINED, work
 
 if TYPE_CHECKING:
     from ray.train import WorkerGroupError
 
-UNTRAINED = "untrained"  # the model before its first step, for comparison
-LOG = "train.jsonl"
-RESULT = "result.json"
+    from detector.config import TrainSettings
+
 INPUTS = "inputs.json"  # what the run of a folder began with
+Metrics = dict[str, dict[str, float]]  # set -> figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +44,28 @@ class TrainOutcome:
     first_step: int  # 0, or where an interrupted run went on
     losses: tuple[float, ...]
     seconds: float
+    evaluated: dict[str, Metrics] = field(default_factory=dict)  # name of a checkpoint -> its figures, on the way
 
 
 def train(
-    workspace: Workspace, section: TrainSection, out: str | None = None, progress: Progress | None = None
+    workspace: Workspace,
+    section: TrainSection,
+    out: str | None = None,
+    progress: Progress | None = None,
+    sets: Sequence[EvaluationSet] = (),
 ) -> TrainOutcome:
     """Train to the section's steps, going on from the newest checkpoint in `out` (default `detector/<name>/`).
 
-    Raises MissingError when there is nothing merged, SettingError for settings that do not fit and where `out` holds a
-    run on other records, TrainingError when a loss is not a number.
+    Every `settings.evaluate_every` steps the processes end with a checkpoint, which is evaluated on the sets, and go
+    on from it. SIGTERM ends them after the step that they are in, with a checkpoint and SystemExit. Raises MissingError
+    when there is nothing merged, SettingError for settings that do not fit and where `out` holds a run on other
+    records, TrainingError when a loss is not a number.
     """
-    folder = files.absolute(out or workspace.path("detector", section.name))
-    if "://" in folder:
-        raise MissingError(f"checkpoints are written to a folder of this machine; {folder} is none: give --out")
+    folder = folder_of(workspace, section, out)
     merged = workspace.groundingcap().require("run: llmdet-data merge")
     settings = section.build_settings()
+    if settings.evaluate_every and not sets:
+        raise SettingError("settings.evaluate_every needs sets: give a --recipe with an evaluate section")
     config = {
         "settings": orjson.dumps(section.values()).decode(),
         "model": {"start": section.start, "short_side": section.short_side, "long_side": section.long_side},
@@ -65,10 +75,70 @@ def train(
     }
     os.makedirs(folder, exist_ok=True)
     _require_same(folder, {"records": _content(merged), "model": config["model"], "seed": settings.seed})
-    with cluster(folder), _watch(folder, settings.steps, progress):
-        result = _launch(config, section)
-    raise_failure(result)
-    return TrainOutcome(folder, files.join(folder, UNTRAINED), **result)
+    rounds: list[dict[str, Any]] = []
+    evaluated: dict[str, Metrics] = {}
+    with cluster(folder), watch(folder, settings.steps, progress):
+        for until in _rounds(settings):
+            if until == settings.steps or newest(folder) < until:
+                with draining():
+                    result = _launch(config | {"until": until}, section)
+                raise_failure(result)
+                rounds.append(result)
+            if until < settings.steps:
+                evaluated |= _evaluate(folder, until, settings, sets, section.gpu)
+    return _outcome(folder, rounds, evaluated)
+
+
+def folder_of(workspace: Workspace, section: TrainSection, out: str | None = None) -> str:
+    """Where a run is written. Raises MissingError for what is no folder of this machine."""
+    folder = files.absolute(out or workspace.path("detector", section.name))
+    if "://" in folder:
+        raise MissingError(f"checkpoints are written to a folder of this machine; {folder} is none: give --out")
+    return folder
+
+
+def newest(folder: str) -> int:
+    """The step of the newest checkpoint of a run, 0 where there is none."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    steps = [name.removeprefix("step-") for name in names if name.startswith("step-")]
+    return max((int(step) for step in steps if step.isdecimal()), default=0)
+
+
+def _rounds(settings: TrainSettings) -> Iterator[int]:
+    """The steps that processes train to before they end: those to evaluate after, and the last one."""
+    every = settings.evaluate_every
+    yield from range(every, settings.steps, every) if every else ()
+    yield settings.steps
+
+
+def _outcome(folder: str, rounds: Sequence[dict[str, Any]], evaluated: dict[str, Metrics]) -> TrainOutcome:
+    return TrainOutcome(
+        folder=folder,
+        untrained=files.join(folder, UNTRAINED),
+        steps=rounds[-1]["steps"],
+        first_step=rounds[0]["first_step"],
+        losses=tuple(loss for one in rounds for loss in one["losses"]),
+        seconds=round(sum(one["seconds"] for one in rounds), 3),
+        evaluated=evaluated,
+    )
+
+
+def _evaluate(
+    folder: str, step: int, settings: TrainSettings, sets: Sequence[EvaluationSet], gpu: bool
+) -> dict[str, Metrics]:
+    """Figures of the checkpoint of a step, also in the logs. An older one that is gone has no more to say."""
+    from detector.logs import open_logs
+
+    name = f"step-{step:06d}"
+    checkpoint = os.path.join(folder, name)
+    if not os.path.isdir(checkpoint) or newest(folder) != step:
+        return {}
+    found = {
+        one.name: one.metrics for one in evaluate(sets, checkpoint, files.join(folder, "evaluations", name), gpu=gpu)
+    }
+    with open_logs(folder, settings) as write:
+        write(step, {f"evaluate/{title}/{key}": value for title, one in found.items() for key, value in one.items()})
+    return {name: found}
 
 
 def _content(table: Manifest) -> str:
@@ -103,7 +173,7 @@ def _launch(config: dict[str, Any], section: TrainSection) -> dict[str, Any]:
         os.remove(result)  # of an earlier run
     with tempfile.TemporaryDirectory(prefix="llmdet-train-") as storage:
         trainer = TorchTrainer(
-            _worker,
+            work,
             train_loop_config=config,
             torch_config=TorchConfig(backend="nccl" if section.gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(num_workers=section.workers, use_gpu=section.gpu),
@@ -130,96 +200,3 @@ def _died(error: WorkerGroupError, out: str) -> Exception:
         f"training process {ranks} was killed (is there enough memory?); "
         f"the same command goes on from the newest checkpoint in {out}"
     )
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """One training process: everything that matters is on disk when it ends."""
-    import ray.train
-
-    from detector.config import ModelSettings, TrainSettings
-    from detector.data import TrainData
-    from detector.train import StepReport
-    from detector.train import train as run
-
-    context = ray.train.get_context()
-    first = context.get_world_rank() == 0
-    out = config["out"]
-    try:
-        settings = build(TrainSettings, orjson.loads(config["settings"]), "train.settings")
-        model = ModelSettings(**config["model"])
-        if first and not os.path.exists(os.path.join(out, UNTRAINED, "config.json")):
-            _write_untrained(model, settings.seed, os.path.join(out, UNTRAINED))
-        with open(os.path.join(out, LOG), "ab") as log:
-
-            def on_step(report: StepReport) -> None:
-                if first:
-                    log.write(orjson.dumps({"step": report.step, "loss": report.loss, **report.parts}) + b"\n")
-                    log.flush()
-
-            done = run(settings, model, TrainData(config["records"], config["roots"]), out, on_step)
-        result: dict[str, Any] = {
-            "steps": done.steps,
-            "first_step": done.first_step,
-            "losses": done.losses,
-            "seconds": round(done.seconds, 3),
-        }
-    except LlmdetError as error:
-        files.write_json(os.path.join(out, RESULT), failure(error))
-        if context.get_world_size() > 1:
-            raise  # the others wait for this one's gradient: Ray stops them
-        return
-    if first:
-        files.write_json(os.path.join(out, RESULT), result)
-
-
-def _write_untrained(model: Any, seed: int, folder: str) -> None:
-    from pathlib import Path
-
-    from detector import checkpoint
-
-    os.makedirs(folder, exist_ok=True)
-    checkpoint.write_model(Path(folder), checkpoint.start(model, seed))
-
-
-@contextlib.contextmanager
-def _watch(folder: str, steps: int, progress: Progress | None) -> Iterator[None]:
-    """Show progress from the log that the first process writes; on a cluster the folder is shared storage."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(os.path.join(folder, LOG), steps, progress, stop), daemon=True)
-    if progress:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        if progress:
-            thread.join()
-
-
-def _follow(path: str, steps: int, progress: Callable[[int, int | None], None] | None, stop: threading.Event) -> None:
-    while progress and not stop.wait(0.5):
-        with contextlib.suppress(OSError, orjson.JSONDecodeError, IndexError), open(path, "rb") as file:
-            file.seek(max(0, os.path.getsize(path) - 4096))
-            progress(orjson.loads(file.read().splitlines()[-1])["step"], steps)
-
-
-def curve(folder: str) -> tuple[list[dict[str, float]], int]:
-    """The log of a run, one entry per step, and how many lines are no entry: a killed run leaves half of one.
-
-    Where a continued run repeated steps the later entry counts.
-    """
-    path = os.path.join(folder, LOG)
-    if not os.path.exists(path):
-        return [], 0
-    with open(path, "rb") as file:
-        found = [_entry(line) for line in file if line.strip()]
-    rows = [row for row in found if row is not None]
-    return [row for _, row in sorted({row["step"]: row for row in rows}.items())], len(found) - len(rows)
-
-
-def _entry(line: bytes) -> dict[str, float] | None:
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
