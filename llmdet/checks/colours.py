@@ -13,7 +13,7 @@ from llmdet.checks.finding import Finding
 from llmdet.checks.grounds import Ground, is_person
 from llmdet.checks.reading import Noun, Reading
 from llmdet.checks.subjects import antecedent, is_verb, subject
-from llmdet.checks.things import is_thing, nouns_of, things_of, tokens_of
+from llmdet.checks.things import GENERIC, has_place, is_frame, is_thing, nouns_of, things_of, tokens_of
 from llmdet.colours import colour_shares
 from llmdet.errors import FormatError
 from llmdet.nouns import COLOURS
@@ -29,7 +29,15 @@ _HUES = frozenset(
 _SHADES = frozenset("dark light bright deep pale and colored coloured painted hued toned".split())
 _COVERS = frozenset("of covers cover covering coats coating".split())
 _ASIDE = frozenset("unlike not no without than beyond".split())  # "not red, the bus"
-_DENYING = _ASIDE | frozenset("n't never but except like instead rather nor neither".split())
+# What denies a colour behind it ("not red"), unless it goes on so: "could not be more red", "no other word than red"
+_DENYING = _ASIDE | frozenset("n't never except like instead rather nor neither nothing".split())
+_YET = frozenset("more other hard miss overlook only just but".split())
+_AMBIENT = frozenset(
+    "day morning evening afternoon night hour moment season time mood atmosphere background backdrop surroundings "
+    "setting scenery environment horizon".split()
+)  # whose colours are of no thing
+_EXCEPT = frozenset(["but", "except"])  # "all but the bus is red"
+_JOINS = frozenset(": ? ;".split())
 _PRONOUNS = frozenset("it its they their".split())
 # What light, shade and taste can make of a colour.
 _NEAR: Mapping[str, frozenset[str]] = {
@@ -94,8 +102,8 @@ def _colours_in(word: str) -> list[str]:
 
 def _said(reading: Reading, noun: Noun) -> list[str]:
     """Colours that the rest of a sentence says of a noun."""
-    if reading.words[max(0, noun.tokens[0] - 1)] in ("but", "except"):
-        return []  # "all but the bus is red"
+    if reading.words[max(0, noun.tokens[0] - 1)] in _EXCEPT:
+        return []
     for at in range(noun.tokens[1], min(len(reading.tokens), noun.tokens[1] + _FAR)):
         if reading.sentences[at] != noun.sentence:
             break
@@ -123,7 +131,7 @@ def _from(reading: Reading, begin: int) -> list[str]:
         here = _colours_in(words[at])
         if here and words[at - 1] == "in":  # "a bus in red stands out"
             return [*found, *here]
-        if at in stops or re.fullmatch(r"[.;!?]|not|n['\u2019]t|never|no|but|and|than|like", words[at]):
+        if at in stops or re.fullmatch(r"[.;!?]|not|n['\u2019]t|never|neither|nor|no|but|and|than|like", words[at]):
             if words[at] == "and" and found:
                 continue
             break
@@ -134,19 +142,37 @@ def _from(reading: Reading, begin: int) -> list[str]:
 def _elsewhere(reading: Reading, noun: Noun) -> list[str]:
     """Colours that can be of nothing else: where the sentence names no other thing, and where a pronoun leads to it."""
     here = noun.sentence
-    if not is_thing(noun):
+    if not is_thing(noun) or reading.words[max(0, noun.tokens[0] - 1)] in _EXCEPT:
         return []
-    if _coloured(reading, here) == [noun] and (found := _free(reading, tokens_of(reading, here))):
+    alone = _coloured(reading, here) == [noun]
+    if alone and (found := _free(reading, tokens_of(reading, here))):
         return found
     for sentence in (here, here + 1):
         tokens = tokens_of(reading, sentence)
         for at in tokens:
             if reading.words[at] in _PRONOUNS and antecedent(reading, at) is noun:
                 own = next((n for n in nouns_of(reading, sentence) if n.tokens[0] == at), None)
-                if own and not _is_hue(reading, own):
+                if own and is_thing(own) and not _is_hue(reading, own):
                     continue  # "its roof red"
                 stop = next((n.tokens[0] for n in _coloured(reading, sentence) if n.tokens[0] > at), tokens.stop)
-                return _free(reading, range(at, stop))
+                if found := _free(reading, range(at, stop)):
+                    return found
+    return _joined(reading, here) if alone else []
+
+
+def _joined(reading: Reading, here: int) -> list[str]:
+    """Colours of sentences that belong to one: "Red: that is its colour", "What colour is the bus? Red"."""
+    tokens = tokens_of(reading, here)
+    if here and reading.words[tokens.start - 1] in _JOINS and not _coloured(reading, here - 1):
+        return _free(reading, tokens_of(reading, here - 1))
+    for sentence in (here + 1, here + 2):
+        led = reading.words[tokens.stop - 1] in _JOINS
+        tokens = tokens_of(reading, sentence)
+        words = reading.words[tokens.start : tokens.stop]
+        if not words or _coloured(reading, sentence) or not (led or not _PRONOUNS.isdisjoint(words)):
+            return []
+        if found := _free(reading, tokens):
+            return found
     return []
 
 
@@ -156,12 +182,33 @@ def _coloured(reading: Reading, sentence: int) -> list[Noun]:
 
 
 def _free(reading: Reading, tokens: range) -> list[str]:
-    """Colours among some tokens that stand alone or with what has a colour; none where something is denied there."""
-    if not _DENYING.isdisjoint(reading.words[tokens.start : tokens.stop]):
-        return []
+    """Colours among some tokens that are of no thing beside them, and that nothing denies."""
     nouns = reading.nouns_from(tokens.start, len(tokens))
-    taken = {at for n in nouns if not _is_hue(reading, n) for at in range(*n.tokens)}
-    return [colour for at in tokens if at not in taken for colour in _colours_in(reading.words[at])]
+    taken = {at for n in nouns if _has_own(reading, n) for at in range(*n.tokens)}
+    return [
+        colour
+        for at in tokens
+        if at not in taken and (here := _colours_in(reading.words[at])) and not _denied(reading, at)
+        for colour in here
+    ]
+
+
+def _has_own(reading: Reading, noun: Noun) -> bool:
+    """Whether a colour in a noun phrase is of what it names: not in "a green body", "its green glory"."""
+    if _is_hue(reading, noun) or noun.words[-1] in GENERIC:
+        return False
+    return has_place(noun) or is_frame(noun.words) or noun.words[-1] in _AMBIENT
+
+
+def _denied(reading: Reading, at: int) -> bool:
+    """Whether it is "not red", "neither red nor green", "rather than red"."""
+    for before in range(at - 1, max(-1, at - _BETWEEN), -1):
+        word = reading.words[before]
+        if word in (",", ";", "but") or reading.sentences[before] != reading.sentences[at]:
+            return word == "but" and reading.words[before - 1] == "anything"
+        if word in _DENYING:
+            return _YET.isdisjoint(reading.words[max(0, before - 3) : at])
+    return False
 
 
 def _is_hue(reading: Reading, noun: Noun) -> bool:

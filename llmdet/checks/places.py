@@ -82,7 +82,9 @@ _CUTS = frozenset(", ; : . ! ? but while whereas although though because as and 
 _HAVE = frozenset("has have had having is are was were be been being 's".split())
 _FAR = frozenset("further farther more slightly far well off over way center centre stage just eyes".split())
 _AFTER_SIDE = frozenset(", . ; : ! ? ) and or but while whereas when as with where we you i to".split())
-_PREPOSITIONS = frozenset("at on to in toward towards near along from by over against across".split())
+_PREPOSITIONS = frozenset(
+    "nearer closer nearest closest at on to in toward towards near along from by over against across".split()
+)
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
     r"(?!opening$)(?:look|fac|turn|lean|point|head|mov|gaz|tilt|glanc|slop|curv|bend|reach|exten|fall|star(?:e|ing)|walk|run|driv|fly|"

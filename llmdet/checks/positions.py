@@ -12,20 +12,20 @@ from llmdet.checks.finding import Checked, Finding
 from llmdet.checks.grounds import Ground
 from llmdet.checks.places import Place, begins, places, token_at
 from llmdet.checks.reading import Noun, Reading
-from llmdet.checks.subjects import antecedent, is_verb, subject
-from llmdet.checks.things import is_frame, nouns_of, things_of, tokens_of
+from llmdet.checks.subjects import PREPOSITIONS, antecedent, is_verb, subject
+from llmdet.checks.things import GENERIC, has_place, is_frame, nouns_of, things_of, tokens_of
 from llmdet.record import Box, Span
 
 _PARTITION = re.compile(r"\b(?:while|whereas|but)\b|;|,\s+and\b")
-_ONE = re.compile(r"\b(?:ones?|others?|something|someone)\b")
+_ONE = re.compile(r"\b(?<!the )(?:one)\b|\b(?:ones|others?|something|someone)\b")
+_ORDINAL = re.compile(r"\bthe\s+(?:(?P<one>former|first)|latter|second|other)\b(?:\s+one)?[^.;]{0,30}$")
+_IS_ONE = re.compile(r"\b(?:is|was|being|as)\s+the\s+(?:only\s+)?one\b")
+_HAS = frozenset("has have had having with".split())
 _BARE = re.compile(r"[\s,(]*(?:\w+\s+)?(?:on|to|at|in|toward|towards|near|along)?\s*")
 _STANDS_ON = re.compile(
     r"\b(?:on|in|over|against|near|across|along|through|(?<!look )(?<!looks )(?<!looking )(?<!staring )(?<!gazing )at|"
     r"(?<!ed )by)\s+$"  # "looks at a tree", "watched by a man" do not say where it stands
 )
-_GENERIC = frozenset(
-    "object thing item subject element one something someone".split()
-)  # "the object on the left is a dog"
 _PRONOUNS = frozenset(["it", "they"])
 _LONGEST = 100  # words of a sentence that are looked at on either side of a place: keeps endless ones linear
 
@@ -62,7 +62,7 @@ def attached(reading: Reading, grounds: Sequence[Ground]) -> list[Said]:
     found = places(reading)
     if not found:
         return []
-    nouns = [g for g in grounds if not is_frame(g.noun.words) and not _inside(g.noun.span[0], found)]
+    nouns = [g for g in grounds if (g.boxes or has_place(g.noun)) and not _inside(g.noun.span[0], found)]
     starts = [ground.noun.span[0] for ground in nouns]
     pairs: list[Said] = []
     openings: dict[int, Place] = {}  # the first place of each sentence, by where the sentence begins
@@ -122,12 +122,23 @@ class _Around:
             after = after[1:]  # "the left gestures" was taken for a noun
         if self.place.to == "next":
             return self._relative(after)
+        if ordinal := _ORDINAL.search(self.reading.text[self.start : self.place.span[0]].lower()):
+            return self._of_two(first=bool(ordinal["one"]))
         if pronoun := self._pronoun(self.start, self.place.span[0]):
             return self._meant(pronoun)
         if self._generic():
             return after[:1]
         fronted = self.fronted if after is self.after else not self.before
         return (after[:1] if fronted else self._subject()) or self._only()
+
+    def _of_two(self, first: bool) -> list[Ground]:
+        """What "the former" or "the second" means, where exactly two things were named before it."""
+        sentence = self.reading.sentences[token_at(self.reading, self.place.span[0])]
+        for number in (sentence, sentence - 1):
+            boxed = [g for g in self.nouns if g.noun.sentence == number and g.noun.span[1] <= self.place.span[0]]
+            if boxed:
+                return boxed[:1] if first and len(boxed) == 2 else boxed[1:2] if len(boxed) == 2 else []
+        return []
 
     def _relative(self, after: list[Ground]) -> list[Ground]:
         """The thing, and the one that "left of" or "above" goes on with."""
@@ -142,13 +153,22 @@ class _Around:
             return []  # "seen from above"
         pronoun = self._pronoun(self.start, self.place.span[0])
         thing = self._meant(pronoun) if pronoun else self._subject()[:1] if self.before else after[:1]
+        thing = thing or self._other_one(other)
         return [*thing, *other] if thing and other else []
+
+    def _other_one(self, other: list[Ground]) -> list[Ground]:
+        """The only thing with a box that a sentence names beside another one."""
+        here = [ground for ground in self.nouns if ground.noun.sentence == other[0].noun.sentence]
+        named = [ground for ground in here if ground.noun.meant != other[0].noun.meant]
+        return named if len(named) == 1 and named[0].boxes else []
 
     def _beside_it(self, pronoun: int, after: list[Ground]) -> list[Ground]:
         """The thing, and the one that "left of it" means."""
         before = self.before
         if len(before) > 1 and "," in self.reading.text[before[-1].noun.whole[1] : self.place.span[0]]:
             return []  # "a dog sits beside a bench, left of it"
+        if len(before) == 2 and self.reading.words[before[1].noun.tokens[0] - 1] in _HAS:
+            return [before[1], before[0]]  # "a bench has a dog above it"
         other = self._meant(pronoun)
         thing = self._subject()[:1] if before else after[:1]
         if thing == other and after:
@@ -177,7 +197,17 @@ class _Around:
         """The token of the last "it" or "they" behind the last noun before the place; 0 where there is none."""
         begin = token_at(self.reading, max([start, *(g.noun.whole[1] for g in self.before[-1:])]))
         tokens = range(begin, token_at(self.reading, end))
-        return next((at for at in reversed(tokens) if self.reading.words[at] in _PRONOUNS), 0)
+        return next((at for at in reversed(tokens) if self.reading.words[at] in _PRONOUNS and not self._aside(at)), 0)
+
+    def _aside(self, at: int) -> bool:
+        """Whether a pronoun is not what the place is said of: "across from it", "it is on the left that"."""
+        words = self.reading.words
+        behind = token_at(self.reading, self.place.span[1])
+        cleft = words[at + 1 : at + 2] in (("is",), ("'s",), ("was",)) and words[behind : behind + 1] in (
+            ("that",),
+            ("where",),
+        )
+        return cleft or (at > 0 and words[at - 1] in PREPOSITIONS)
 
     def _meant(self, pronoun: int) -> list[Ground]:
         return self._of(antecedent(self.reading, pronoun))
@@ -187,7 +217,7 @@ class _Around:
 
     def _generic(self) -> bool:
         """Whether it is "the object on the left is a dog"."""
-        if len(self.before) != 1 or self.before[0].noun.words[-1] not in _GENERIC or not self.after:
+        if len(self.before) != 1 or self.before[0].noun.words[-1] not in GENERIC or not self.after:
             return False
         return self.reading.words[token_at(self.reading, self.place.span[1])] in ("is", "are", "was", "were", ":")
 
@@ -218,7 +248,7 @@ class _Around:
         if spoken:
             return [ground for ground in before if ground.noun is spoken and ground.boxes]
         behind = reading.text[last.noun.whole[1] : place.span[0]]
-        if _ONE.search(behind):
+        if _ONE.search(behind) or (" one " in behind and len(before) > 1 and not _IS_ONE.search(behind)):
             return []  # "the one on the left"
         if last.boxes:
             return [last] if first is last or not first.boxes or _BARE.fullmatch(behind) else [first, last]

@@ -51,7 +51,9 @@ _NO_NOUNS = frozenset(
     "nearby too here there alone together outside inside outdoors indoors afar apart away opposite still "
     "looks appears seems stands sits lies rests hangs remains stays wears sports boasts features displays exhibits "
     "visible present contrasts dominates presents reveals gleams glows shines appear seem remain exist become somebody "
-    "someone everybody everyone".split()
+    "someone everybody everyone "
+    "hangs leans occupies turns comes makes keeps takes holds gets fills belongs extends peeks emerges perches hovers "
+    "floats lurks lives looms rises towers blends flanks falls".split()
 )
 _NOUNS_IN_ING = frozenset(
     "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
@@ -282,7 +284,11 @@ def _untagged(
             continue
         length, meant = index.at(_words(lower, at))
         begin = at - length + 1
-        if at + 1 in taken and not (begin > 0 and NUMBERS.get(lower[begin - 1], 1) > 1):
+        if (
+            at + 1 in taken
+            and lower[at + 1] not in _NO_NOUNS
+            and not (begin > 0 and NUMBERS.get(lower[begin - 1], 1) > 1)
+        ):
             continue
         first = _lead(tokens, begin) if begin > 0 else 0
         if meant and begin > 0 and (tokens[first].tag in ("DT", "CD", "PRP$") or lower[first] == "of"):

@@ -12,7 +12,7 @@ _VERBS = frozenset(
     "is are was were can could sits sit lies lie stands stand rests rest waits wait hangs hang appears appear looks "
     "look seems seem".split()
 )
-_PREPOSITIONS = frozenset(
+PREPOSITIONS = frozenset(
     "with without of in on at by near to from around beside behind under over against above below beneath between "
     "among along across inside outside for through past amid alongside".split()
 )
@@ -52,7 +52,9 @@ def subject(reading: Reading, verb: int) -> Noun | None:
 
 def _parts(reading: Reading, at: int) -> bool:
     """Whether another clause begins at a token: "a hill that you see is"."""
-    return is_verb(reading, at) or reading.words[at] in _CLAUSES or reading.tokens[at].tag == "PRP"
+    if reading.tokens[at].tag == "PRP":
+        return reading.words[at - 1] not in PREPOSITIONS  # not "in front of it"
+    return is_verb(reading, at) or reading.words[at] in _CLAUSES
 
 
 def _first(reading: Reading, last: int, sentence: int) -> Noun | None:
@@ -67,7 +69,7 @@ def _first(reading: Reading, last: int, sentence: int) -> Noun | None:
             return noun
         if lead >= 0 and words[lead] in ("but", "except"):
             return None  # "everything but the bus"
-        if lead < 0 or not (words[lead] in _PREPOSITIONS or reading.tokens[lead].tag == "VBG"):
+        if lead < 0 or not (words[lead] in PREPOSITIONS or reading.tokens[lead].tag == "VBG"):
             return noun
     return None
 
@@ -91,6 +93,6 @@ def _main(reading: Reading, named: list[Noun]) -> Noun | None:
     """The first of some nouns, where the others only say where it is or what is with it."""
     for noun in named[1:]:
         lead = reading.words[noun.tokens[0] - 1]
-        if lead not in _PREPOSITIONS and lead != "of":
+        if lead not in PREPOSITIONS and lead != "of":
             return None
     return named[0]

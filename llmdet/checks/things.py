@@ -54,11 +54,17 @@ _THINGS = frozenset(
     "battleship spaceship decoration vegetation audience equipment refreshment cement attachment compartment "
     "establishment neighborhood neighbourhood construction excavation fortification reception conference".split()
 )
+_LOOKS = frozenset("eye eyes gaze glance attention".split())
+# Words for any thing: "the object on the left is a dog"; and what is no thing, but is somewhere.
+GENERIC = frozenset("object thing item subject element one something someone".split())
+_LIGHT = frozenset("light lighting sunlight shadow glow space room row line group set pair total reflection".split())
 _VERBS_AS_NOUNS = frozenset("looks look glows glow shows show stands rests sits lies appears remains seems".split())
 
 
 def is_frame(words: tuple[str, ...]) -> bool:
     """Whether a noun phrase is of the picture, also where a verb was taken for its head: "the image features"."""
+    if not _LOOKS.isdisjoint(words[-2:]):
+        return True  # "your eye travel" is taken for a noun
     return words[-1] in FRAME or (len(words) > 1 and words[-1].endswith("s") and words[-2] in FRAME)
 
 
@@ -75,6 +81,12 @@ def is_thing(noun: Noun) -> bool:
         or head in _ABSTRACT
         or _is_abstract(singular(head))
     )
+
+
+def has_place(noun: Noun) -> bool:
+    """Whether a noun names what is somewhere in the picture: things, light and shadow, "the object"."""
+    head = singular(noun.words[-1])
+    return is_thing(noun) or (not is_frame(noun.words) and (head in GENERIC or head in _LIGHT))
 
 
 def _is_abstract(word: str) -> bool:
