@@ -3,6 +3,7 @@
 What differs from `MMGroundingDinoForObjectDetection`, whose weights and names are kept exactly:
 - the decoder takes denoising queries in front of its own, and hands on reference boxes with their gradient, so that a
   layer's box loss also trains the layer before it ("look forward twice", DINO);
+- the costly parts have the cheaper arithmetic of detector/attention.py;
 - `forward` returns every layer's logits and boxes and the encoder's selected proposals, ready for the criterion,
   and computes no loss.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from transformers import MMGroundingDinoConfig, MMGroundingDinoForObjectDetection
 from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as upstream
 
+from detector.attention import quicken
 from detector.criterion import Predictions
 from detector.denoising import Denoising
 
@@ -135,6 +137,7 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
         self.model.decoder = DenoisingDecoder(config)
         self.model.decoder.class_embed = copy.deepcopy(self.class_embed)
         self.model.decoder.bbox_embed = copy.deepcopy(self.bbox_embed)
+        quicken(self)
         self.post_init()
 
     def forward(
@@ -153,11 +156,10 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
             )
         finally:
             self.model.decoder.noise = None
-        width = input_ids.shape[1]
         valid_BT = attention_mask.bool()
         logits, boxes = self._heads(inner, valid_BT)
         first = noise.boxes_BD4.shape[1] if noise is not None else 0
-        proposals, places = self._proposals(inner, width)
+        proposals, places = self._proposals(inner)
         matched = Predictions(
             torch.cat([logits[:, :, first:], proposals[None]]), torch.cat([boxes[:, :, first:], places[None]]), valid_BT
         )
@@ -175,15 +177,15 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
         for number, (score, refine) in enumerate(zip(self.class_embed, self.bbox_embed, strict=True)):
             hidden = states[:, number]
             start = torch.special.logit(starts[:, number], eps=1e-5)
-            logits.append(score(hidden, inner.encoder_last_hidden_state_text, valid_BT)[..., : valid_BT.shape[1]])
+            logits.append(score(hidden, inner.encoder_last_hidden_state_text, valid_BT))
             boxes.append((refine(hidden) + start).sigmoid())
         return torch.stack(logits), torch.stack(boxes)
 
-    def _proposals(self, inner: upstream.MMGroundingDinoModelOutput, width: int) -> tuple[Tensor, Tensor]:
+    def _proposals(self, inner: upstream.MMGroundingDinoModelOutput) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, T) and boxes (B, Q, 4) of the encoder cells that became queries."""
-        logits_BST = given(inner.enc_outputs_class)[..., :width]
+        logits_BST = given(inner.enc_outputs_class)
         best_BQ = logits_BST.max(-1).values.topk(self.config.num_queries, dim=1).indices[..., None]
-        logits = logits_BST.gather(1, best_BQ.expand(-1, -1, width))
+        logits = logits_BST.gather(1, best_BQ.expand(-1, -1, logits_BST.shape[-1]))
         boxes = given(inner.enc_outputs_coord_logits).gather(1, best_BQ.expand(-1, -1, 4)).sigmoid()
         return logits, boxes
 

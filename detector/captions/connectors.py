@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import MMGroundingDinoConfig
 from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as upstream
 
+from detector.attention import quicken
 from detector.model import Features
 
 HEADS, POINTS = 8, 4  # of the deformable attention
@@ -101,6 +102,7 @@ class Look(nn.Module):
         self.up = nn.Linear(config.d_model, hidden)
         self.norm = nn.RMSNorm(hidden, eps=1e-6) if normed else None
         _init_attention(self.attention)
+        quicken(self)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
