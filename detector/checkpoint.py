@@ -12,6 +12,7 @@ A checkpoint is written under another name and renamed, so a folder called `step
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from transformers import (
     MMGroundingDinoConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as messages
 
 from detector.averages import Averages
 from detector.captions import heads as captions
@@ -43,6 +45,8 @@ from detector.model import OpenDetector, scale_init
 from detector.pixels import Pixels
 from detector.sizes import SIZES, config_of, for_training
 from llmdet.errors import FormatError, MissingError, SettingError
+
+log = logging.getLogger(__name__)
 
 DOT = 1012  # of BERT, which transformers' model takes for the end of a phrase
 LEARNED = "weights.safetensors"  # in `training`, beside a model that is a running mean
@@ -144,12 +148,36 @@ def _own_heads(place: str, config: MMGroundingDinoConfig) -> OpenDetector:
     """
     own = copy.deepcopy(config)
     own.decoder_bbox_embed_share = own.decoder_cls_embed_share = False
-    loaded: Any = OpenDetector.from_pretrained(place, config=own, output_loading_info=True)
-    model, found = loaded
-    if any("_embed." in name for name in found["missing_keys"]):  # one head is all there is
-        model = OpenDetector.from_pretrained(place, config=config)
-    assert isinstance(model, OpenDetector)
+    model, missing = _loaded(place, own)
+    if any("_embed." in name for name in missing):  # one head is all there is
+        model, missing = _loaded(place, config)
+    if missing:
+        log.warning("%s lacks %d weights, which begin at random: %s, ...", place, len(missing), min(missing))
     return model
+
+
+def _loaded(place: str, config: MMGroundingDinoConfig) -> tuple[OpenDetector, set[str]]:
+    """The model of a folder or id, and the names of weights that its file has not.
+
+    Raises FormatError for weights that are of another shape than the configuration says.
+    """
+    level = messages.get_verbosity()
+    messages.set_verbosity_error()  # else a table of hundreds of lines
+    try:
+        loaded: Any = OpenDetector.from_pretrained(
+            place, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    finally:
+        messages.set_verbosity(level)
+    model, found = loaded
+    if found["mismatched_keys"]:
+        name, stored, wanted = min(found["mismatched_keys"])
+        raise FormatError(
+            f"{place} holds {len(found['mismatched_keys'])} weights of another shape than its config.json says: "
+            f"{name} is {tuple(stored)}, {tuple(wanted)} is expected"
+        )
+    assert isinstance(model, OpenDetector)
+    return model, set(found["missing_keys"])
 
 
 def write(
@@ -222,8 +250,7 @@ def resume(
     """
     state = orjson.loads((checkpoint / "training" / "state.json").read_bytes())
     check_settings(state["settings"], settings, checkpoint)
-    weights = OpenDetector.from_pretrained(str(checkpoint)).state_dict()
-    parts.model.load_state_dict(weights)
+    _restore_model(checkpoint, parts.model)
     if parts.captions:
         captions.load(checkpoint, parts.captions)
     if averages:
@@ -231,6 +258,26 @@ def resume(
         averages.put(load_file(checkpoint / "training" / LEARNED))
     _restore(optimizer, parts, load_file(checkpoint / "training" / "optimizer.safetensors"))
     return int(state["step"])
+
+
+def _restore_model(checkpoint: Path, model: OpenDetector) -> None:
+    """Raises FormatError for a checkpoint of another model, or a damaged one."""
+    try:
+        stored = _loaded(str(checkpoint), AutoConfig.from_pretrained(str(checkpoint)))[0].state_dict()
+    except (FormatError, SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise FormatError(
+            f"training cannot go on from {checkpoint}: {str(error).splitlines()[0]}. Remove it to go on from the one "
+            "before it, or choose another --out"
+        ) from error
+    own = model.state_dict()
+    shapes, wanted = ({name: tensor.shape for name, tensor in one.items()} for one in (stored, own))
+    other = [name for name in shapes | wanted if shapes.get(name) != wanted.get(name)]
+    if other:
+        raise FormatError(
+            f"{checkpoint} holds a model of another shape than this run begins with ({min(other)} differs); choose "
+            "another --out"
+        )
+    model.load_state_dict(stored)
 
 
 # What may change between the parts of one run without changing what is learned.

@@ -31,7 +31,7 @@ from detector.records import RecordTable, names_by_source
 from detector.samplers import Draw, StepSampler
 from detector.words import Words, words_of
 from llmdet import boxes as bx
-from llmdet.errors import ImageError, MissingError
+from llmdet.errors import ImageError, LlmdetError, MissingError
 from llmdet.files import safe_join
 from llmdet.images import open_image
 from llmdet.record import Box, Record, Region
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 Note = tuple[str, str]  # what it is about, said once each; and one line for a person
 UNTOLD = "no caption"  # a note about records that are not asked for where captions are off
 PATIENCE = 64  # unusable photos in a row after which training stops
+NOISED = 1000  # denoising queries that an image may have: what they cost grows with their square
 STREAM = 2  # of the random numbers of a sample; denoising draws from the seed itself, the words from stream 1
 
 
@@ -125,7 +126,7 @@ class GroundingDataset(Dataset[Sample]):
                 notes.append((record.id, f"photo skipped in training: {record.id}: {error}"))
                 continue
             return replace(sample, notes=(*notes, *sample.notes))
-        raise MissingError(f"{len(notes)} photos in a row cannot be used, the last one {notes[-1][1]}")
+        raise MissingError(f"{len(notes)} photos in a row cannot be used; {notes[-1][1]}")
 
     def sample(self, record: Record, seed: tuple[int, ...]) -> Sample:
         """One record as arrays. Raises ImageError where its photo cannot be used."""
@@ -137,7 +138,8 @@ class GroundingDataset(Dataset[Sample]):
         pixels = sized(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image)
         encoded, boxes, region, chosen = targets_of(shown, self.tokenizer, self.limit)
         words = words_of(shown, chosen, self.settings.region_target, seed)
-        notes = tuple(_notes(record, len(boxes)))
+        cut = self.prompts.names is None and shown.text != (mirrored or record).text
+        notes = tuple(_notes(record, len(boxes), cut))
         return Sample(record.id, pixels, encoded.ids, boxes, encoded.tokens[region], seed, words, notes)
 
     def _sized(self, rng: np.random.Generator) -> Pixels:
@@ -152,8 +154,8 @@ class GroundingDataset(Dataset[Sample]):
         return safe_join(self.roots[record.root], record.image)
 
 
-def _notes(record: Record, used: int) -> Iterator[Note]:
-    """What a person should know of a record of which `used` boxes became targets."""
+def _notes(record: Record, used: int, cut: bool) -> Iterator[Note]:
+    """What a person should know of a record of which `used` boxes became targets, and whose text may have been cut."""
     if not record.captions:
         yield UNTOLD, f"{record.id} and maybe others have no image caption: they take no part in that loss"
     count = sum(map(_usable(record), (box for region in record.regions for box in region.boxes)))
@@ -165,6 +167,8 @@ def _notes(record: Record, used: int) -> Iterator[Note]:
             f"{record.id}: {count - used} of {count} boxes are left out of a sample (others of the next): the text is "
             "longer than the model reads, so a sample has some of its phrases",
         )
+    elif cut:
+        yield record.id, f"{record.id}: the text is longer than the model reads, so a sample has some of its sentences"
 
 
 def _usable(record: Record) -> Callable[[Box], bool]:
@@ -207,7 +211,8 @@ class Collate:
         input_ids, attention_mask = pad_ids([sample.ids for sample in samples])
         boxes = [sample.boxes for sample in samples]
         targets = pad_targets(boxes, [sample.tokens for sample in samples], input_ids.shape[1])
-        noisy = [some[: self.queries] for some in boxes]  # an image can have more boxes than the model has queries
+        most = NOISED // max(2 * self.settings.denoising.groups, 1)  # boxes, of which each group has two copies
+        noisy = [some[: min(most, self.queries)] for some in boxes]
         noise = denoising.build(noisy, [s.seed for s in samples], self.queries, self.settings.denoising)
         names, words = tuple(sample.id for sample in samples), tuple(sample.words for sample in samples)
         notes = tuple(note for sample in samples for note in self._notes(sample))
@@ -243,12 +248,27 @@ class Batches:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.source:
+        for batch in self._read():
             for about, line in batch.notes:
                 if about not in self.said:
                     self.said.add(about)
                     log.warning(line)
             yield batch
+
+    def _read(self) -> Iterator[Batch]:
+        """The batches. Of an error in a reader its own line is raised, without the pages that torch puts before it."""
+        try:
+            yield from self.source
+        except LlmdetError as error:
+            line = str(error).strip().splitlines()[-1]
+            raise type(error)(line.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise LlmdetError(
+                f"a process that opens photos has died ({str(error).splitlines()[0]}); is there enough memory, and "
+                "room in /dev/shm? settings.readers: 0 does without such processes"
+            ) from error
 
 
 def loader(dataset: GroundingDataset, sampler: StepSampler, queries: int, readers: int) -> Batches:

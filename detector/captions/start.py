@@ -15,9 +15,10 @@ from detector import checkpoint as checkpoints
 from detector.captions import heads as module
 from detector.captions import llm, tiny
 from detector.captions.heads import CaptionHeads
+from detector.captions.llm import LanguageModel
 from detector.config import CaptionSettings
 from detector.words import words_of
-from llmdet.errors import FormatError, MissingError
+from llmdet.errors import FormatError, MissingError, SettingError
 from llmdet.record import Record
 
 TINY = "llm"  # folder of a run that the tiny model is kept in
@@ -45,11 +46,25 @@ def start(
         if dist.is_available() and dist.is_initialized():
             dist.barrier()
     model = llm.read(name, torch.bfloat16 if place.type == "cuda" else torch.float32, settings.recompute)
+    _check_context(model, settings)
     torch.manual_seed(seed)
     made = CaptionHeads(model, config, settings)
     if settings.start:
         module.load(settings.start, made)
     return made.to(place).train()
+
+
+def _check_context(model: LanguageModel, settings: CaptionSettings) -> None:
+    """Raise SettingError where sequences may become longer than the language model reads."""
+    most = getattr(model.body.config, "max_position_embeddings", None)
+    wanted = {"image_tokens": settings.image_weight, "region_tokens": settings.region_weight}
+    for name, weight in wanted.items():
+        length = getattr(settings, name)
+        if most is not None and weight and length > most:
+            raise SettingError(
+                f"captions.{name} {length} is more than the {most} tokens that the model {settings.llm} reads: "
+                f"set it to at most {most}, with smaller captions.grids where that is too little, or take another model"
+            )
 
 
 def settings_of(folder: str | Path) -> CaptionSettings:
