@@ -15,6 +15,7 @@ What differs from transformers' classes, each of which `quicken` replaces in a m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,7 @@ class Sampling(upstream.MultiScaleDeformableAttention):
         self,
         value: Tensor,
         value_spatial_shapes: Tensor,
-        value_spatial_shapes_list: list[tuple[int, int]],
+        value_spatial_shapes_list: Sequence[tuple[int, int]],
         level_start_index: Tensor,
         sampling_locations: Tensor,
         attention_weights: Tensor,
@@ -137,6 +138,37 @@ class Sampling(upstream.MultiScaleDeformableAttention):
         index, weight = torch.cat(rows, -1).flatten(0, 2), torch.cat(shares, -1).flatten(0, 2)
         sums: Tensor = _WeightedSums.apply(table, index, weight.to(table.dtype))
         return sums.view(batch, -1, heads * value.shape[-1])
+
+
+class FewQueries(upstream.MMGroundingDinoMultiscaleDeformableAttention):
+    """Deformable attention of few queries: cells are summed first and projected then, so few are ever projected."""
+
+    def forward(  # type: ignore[override]
+        self,
+        query_BQC: Tensor,
+        references_BQV4: Tensor,
+        cells_BSC: Tensor,
+        real_BS: Tensor,
+        shapes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """What each query finds around its boxes, cxcywh as shares of each padded level, (B, Q, C)."""
+        batch, queries, channels = query_BQC.shape
+        points = (batch, queries * self.n_heads, 1, self.n_levels, self.n_points)
+        weight = self.attention_weights(query_BQC).unflatten(-1, (self.n_heads, -1)).softmax(-1).view(points)
+        offset = self.sampling_offsets(query_BQC).view(batch, queries, self.n_heads, self.n_levels, self.n_points, 2)
+        boxes = references_BQV4[:, :, None, :, None]
+        places = boxes[..., :2] + offset / self.n_points * boxes[..., 2:] * 0.5
+        # A last channel of ones sums the weights of real cells: so much of the bias belongs to the sum.
+        table = torch.cat([cells_BSC, torch.ones_like(cells_BSC[..., :1])], -1) * real_BS[..., None]
+        sizes = torch.tensor(shapes, device=table.device)
+        starts = sizes.prod(1).cumsum(0) - sizes.prod(1)
+        sums = self.attn(table[:, :, None], sizes, shapes, starts, places.view(*points, 2), weight, self.im2col_step)
+        seen_BQHC, share_BQH = sums.unflatten(1, (queries, self.n_heads)).split([channels, 1], -1)
+        weight_HDC = self.value_proj.weight.unflatten(0, (self.n_heads, -1))
+        bias_HD = self.value_proj.bias.unflatten(0, (self.n_heads, -1))
+        values = torch.einsum("bqhc,hdc->bqhd", seen_BQHC, weight_HDC) + share_BQH * bias_HD
+        found: Tensor = self.output_proj(values.flatten(2))
+        return found
 
 
 def _corners(place: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:

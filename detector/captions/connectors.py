@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import MMGroundingDinoConfig
 from transformers.models.mm_grounding_dino import modeling_mm_grounding_dino as upstream
 
-from detector.attention import quicken
+from detector.attention import FewQueries, quicken
 from detector.model import Features
 
 HEADS, POINTS = 8, 4  # of the deformable attention
@@ -98,7 +98,7 @@ class Look(nn.Module):
     def __init__(self, config: MMGroundingDinoConfig, hidden: int, normed: bool) -> None:
         super().__init__()
         self.down = nn.Linear(hidden, config.d_model)
-        self.attention = upstream.MMGroundingDinoMultiscaleDeformableAttention(config, HEADS, POINTS)
+        self.attention = FewQueries(config, HEADS, POINTS)
         self.up = nn.Linear(config.d_model, hidden)
         self.norm = nn.RMSNorm(hidden, eps=1e-6) if normed else None
         _init_attention(self.attention)
@@ -111,16 +111,8 @@ class Look(nn.Module):
         own = hidden_RLH[glance.rows_N, glance.columns_N].to(self.up.weight.dtype)
         down = self.down(own)
         query_BMC = glance.codes_BMC.to(down.dtype).index_put((glance.image_N, glance.slot_N), down, accumulate=True)
-        shapes = torch.tensor(seen.shapes, device=own.device)
-        found = self.attention(
-            hidden_states=query_BMC,
-            attention_mask=seen.real_BS,
-            encoder_hidden_states=seen.memory_BSC.to(own.dtype),
-            reference_points=glance.references_BMV4,
-            spatial_shapes=shapes,
-            spatial_shapes_list=list(seen.shapes),
-            level_start_index=torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]]),
-        )[0]
+        memory_BSC = seen.memory_BSC.to(own.dtype)
+        found = self.attention(query_BMC, glance.references_BMV4, memory_BSC, seen.real_BS, seen.shapes)
         told = own + self.up(found[glance.image_N, glance.slot_N])
         told = told if self.norm is None else self.norm(told)
         return hidden_RLH.index_put((glance.rows_N, glance.columns_N), told.to(hidden_RLH.dtype))

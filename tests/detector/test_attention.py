@@ -117,3 +117,26 @@ def test_scores_equal_the_first_of_upstreams_256() -> None:
 
     compare(module, run, [queries, tokens])
     assert module(queries, tokens, real).shape == (2, 7, TOKENS)
+
+
+def test_few_queries_find_what_upstreams_attention_finds() -> None:
+    queries, cells = torch.randn(2, 3, 32), torch.randn(2, CELLS, 32, requires_grad=True)
+    real, places = torch.arange(CELLS).expand(2, -1) % 7 != 3, torch.rand(2, 3, 2, 4)
+    module = upstream.MMGroundingDinoMultiscaleDeformableAttention(config(), num_heads=4, n_points=3)
+    nn.init.normal_(module.sampling_offsets.weight, std=0.5)
+    theirs = module(
+        queries, real, encoder_hidden_states=cells, reference_points=places, spatial_shapes=torch.tensor(SHAPES),
+        spatial_shapes_list=SHAPES, level_start_index=torch.tensor([0, 24]),
+    )[0]  # fmt: skip
+    few = attention.FewQueries(config(), 4, 3)
+    few.load_state_dict(module.state_dict())
+    attention.quicken(few)
+    ours = few(queries, places, cells, real, SHAPES)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+    wanted = zip([cells, *few.parameters()], [cells, *module.parameters()], strict=True)
+    for mine, other in wanted:
+        gradients = [
+            torch.autograd.grad(out.sin().sum(), one, retain_graph=True)[0]
+            for out, one in ((ours, mine), (theirs, other))
+        ]
+        torch.testing.assert_close(*gradients, rtol=0, atol=1e-10)
