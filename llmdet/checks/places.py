@@ -87,7 +87,7 @@ _PREPOSITIONS = frozenset(
 )
 # "looks to the left" says where to, not where; "an opening" is a hole, whatever the tagger says.
 _TURNED = re.compile(
-    r"(?!opening$)(?:look|fac|turn|lean|point|head|mov|gaz|tilt|glanc|slop|curv|bend|reach|exten|fall|star(?:e|ing)|walk|run|driv|fly|"
+    r"(?!opening$)(?:look|fac|turn|lean|point|head|mov|gaz|tilt|swerv|bend|peer|go(?:es|ing)?$|glanc|slop|curv|bend|reach|exten|fall|star(?:e|ing)|walk|run|driv|fly|"
     r"flie|direct|angle|aim|travel|swing|veer|shift(?!ed)|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
 )
 _MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
@@ -275,13 +275,15 @@ def _turned(reading: Reading, match: re.Match[str]) -> bool:
     """Whether a thing of the picture turns or moves that way; who looks on may."""
     first = token_at(reading, match.start())
     before = reading.words[first - 1] if first else ""
+    if before in _OWNING:
+        return True  # "his right side"
     if before in ("on", "in", "at", "along", "near", "against"):
         return False
     verbs = _MOVING if before == "from" else _TURNED  # "leans in from the left" is there
     low = next(
         (i for i in range(first, max(0, first - _REACH), -1) if begins(reading.tokens, i)), max(0, first - _REACH)
     )
-    verb = next((at for at in range(first - 1, max(low - 1, first - 6), -1) if _moves(reading, at, verbs)), None)
+    verb = next((at for at in range(first - 1, max(low - 1, first - 8), -1) if _moves(reading, at, verbs)), None)
     around = reading.words[max(low, (verb or 0) - 3) : first]
     if verb is None or (_OWNING.isdisjoint(around) and not _GUIDES.isdisjoint(around)):
         return False  # "our eyes travel", "shifting our attention to the left"
