@@ -19,12 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from llmdet import world
 from llmdet.boxes import from_xywh
-from llmdet.record import SCHEMA, Box, Record, Region, to_batch
+from llmdet.record import Box, Record, Region, to_batch
+from llmdet.workspace import to_parquet
 
 NAMES = 8  # of a prompt: positives and negatives
 SCENES = 2000
@@ -171,7 +169,7 @@ def main() -> None:
         world.write_world(f"{place}/unseen", HELD_OUT_SCENES, seed=2, pairs="unseen")
         rows = records(Path(place, "train", "annotations.json"), seed=0)
         Path(place, "records").mkdir()
-        pq.write_table(pa.Table.from_batches([to_batch(rows)], SCHEMA), f"{place}/records/part-00000.parquet")
+        Path(place, "records", "part-00000.parquet").write_bytes(to_parquet(to_batch(rows)))
         print(json.dumps({"untrained_ap50": scores(place, "seen", None)["AP50"]}), flush=True)
         for seed in arguments.seeds:
             line = run(place, seed, arguments.processes, arguments.steps, arguments.set)

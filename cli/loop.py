@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ def quickstart(
     scenes: Annotated[int, typer.Option(min=1, help="Scenes to learn from.")] = 2000,
     held_out: Annotated[int, typer.Option(min=1, help="Scenes of each evaluation set.")] = 320,
     seed: Annotated[int, typer.Option(help="Of the world and of training.")] = 0,
+    captions: Annotated[
+        Literal["on", "off"], typer.Option("--captions", help="Learn from captions too, or from boxes alone.")
+    ] = "on",
     workspace: options.Workspace = "quickstart",
     as_json: options.AsJson = False,
 ) -> None:
@@ -36,7 +39,10 @@ def quickstart(
         from pipelines.quickstart import quickstart as run_all
 
         require_extra("train")
-        outcome = run_all(workspace, steps=steps, scenes=scenes, held_out=held_out, seed=seed, watch=out.watch)
+        spoken = captions == "on"
+        outcome = run_all(
+            workspace, steps=steps, scenes=scenes, held_out=held_out, seed=seed, captions=spoken, watch=out.watch
+        )
         out.result = asdict(outcome)
         out.shown += [
             f"{outcome.records} captioned records in {outcome.workspace}/groundingcap",
@@ -44,6 +50,7 @@ def quickstart(
             f"AP50 on pairs never seen       {outcome.ap50_unseen:.3f} trained",
             f"detector                       {outcome.checkpoint}",
             f"{len(outcome.pictures)} scenes with what it sees     {outcome.workspace}/predictions",
+            *([f"what it says of the first      {outcome.said}"] if spoken else []),
             f"peak memory of all processes   {outcome.peak_memory_bytes / 2**30:.2f} GiB",
             f"report                         {outcome.report}",
         ]

@@ -17,7 +17,8 @@ from llmdet import files
 from llmdet.errors import SettingError
 from llmdet.world import write_world
 from pipelines import recipe as recipes
-from pipelines.predict import predict
+from pipelines.predict import PredictSettings, predict
+from pipelines.predictions import Prediction
 from pipelines.recipe import Recipe
 from pipelines.run import RunOutcome, Watch, run, unwatched
 
@@ -38,6 +39,7 @@ class QuickstartOutcome:
     report: str
     checkpoint: str
     pictures: list[str]
+    said: str  # of the first of them, by the detector; empty where it learned from boxes alone
     peak_memory_bytes: int  # sum of the proportional set sizes of all processes
     seconds: float
 
@@ -49,11 +51,13 @@ def quickstart(
     scenes: int = TRAIN_SCENES,
     held_out: int = HELD_OUT_SCENES,
     seed: int = 0,
+    captions: bool = True,
     watch: Watch = unwatched,
 ) -> QuickstartOutcome:
     """Render, ingest, caption, refine, merge, export, train, evaluate, predict, report.
 
-    Bounded by steps, not by time. The same command continues after a kill.
+    Bounded by steps, not by time. The same command continues after a kill. Without `captions` the detector learns from
+    boxes alone.
     """
     if "://" in workspace:
         raise SettingError(f"the quickstart needs a folder of this machine as workspace; got {workspace}")
@@ -62,10 +66,10 @@ def quickstart(
         world = os.path.join(files.absolute(workspace), "world")
         with watch("render"):
             render_world(world, scenes, held_out, seed)
-        recipe = quickstart_recipe(workspace, steps, seed)
+        recipe = quickstart_recipe(workspace, steps, seed, captions)
         done = run(recipe, watch=watch)
         with watch("predict"):
-            pictures = _predict(done, world)
+            seen = _predict(done, world, captions)
     return QuickstartOutcome(
         workspace=done.workspace,
         records=done.records,
@@ -74,20 +78,21 @@ def quickstart(
         ap50_unseen=done.metrics["unseen"]["AP50"],
         report=done.report,
         checkpoint=done.checkpoint,
-        pictures=pictures,
+        pictures=[one.drawn for one in seen if one.drawn],
+        said=seen[0].caption,
         peak_memory_bytes=peak[0],
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def quickstart_recipe(workspace: str, steps: int | None = None, seed: int = 0) -> Recipe:
+def quickstart_recipe(workspace: str, steps: int | None = None, seed: int = 0, captions: bool = True) -> Recipe:
     """The bundled recipe with its training settings filled in."""
     # By its address: the workspace, also called quickstart, may lie in the folder that we stand in.
     values: dict[str, Any] = recipes.load(str(recipes.workflows() / "quickstart.yaml")).model_dump()
     settings = quickstart_settings(seed=seed) if steps is None else quickstart_settings(steps, seed)
     values["workspace"] = workspace
     values["data_root"] = os.path.join(files.absolute(workspace), "world")
-    values["train"]["settings"] = asdict(settings)
+    values["train"] |= {"settings": asdict(settings), "captions": captions}
     return recipes.recipe_of(values, "quickstart")
 
 
@@ -107,13 +112,13 @@ def render_world(world: str, scenes: int, held_out: int, seed: int) -> None:
         files.write_json(note, made)
 
 
-def _predict(done: RunOutcome, world: str) -> list[str]:
-    """Draw what the trained detector sees in the first held-out scenes."""
+def _predict(done: RunOutcome, world: str, captions: bool) -> list[Prediction]:
+    """Draw what the trained detector sees in the first held-out scenes, and let it say what it sees."""
     truth = files.read_json(os.path.join(world, "seen", "annotations.json"))
     text = ". ".join(category["name"] for category in truth["categories"])
     images = [os.path.join(world, "seen", "images", row["file_name"]) for row in truth["images"][:PREDICTED]]
-    outcome = predict(images, text, done.checkpoint, os.path.join(done.workspace, "predictions"))
-    return [picture.drawn for picture in outcome.images if picture.drawn]
+    settings = PredictSettings(captions=captions)
+    return predict(images, text, done.checkpoint, os.path.join(done.workspace, "predictions"), settings).images
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ evaluate: [{task: coco, annotations: ..., images: ...}]
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -45,6 +46,9 @@ from pipelines.settings import build, check_name, first_fault
 
 if TYPE_CHECKING:
     from detector.config import TrainSettings
+
+
+HUB_LLM = "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"  # the language model inside it is LLMDet's
 
 
 class _Section(BaseModel):
@@ -147,19 +151,27 @@ class TrainSection(_Section):
     workers: int = Field(1, ge=1)  # training processes
     gpu: bool = False
     settings: Values = Field(default_factory=dict)
-    captions: Values | None = None  # fields of detector.config.CaptionSettings; none: boxes alone are learned
+    captions: bool | Values | None = None  # on: losses that fit `start`; or fields of detector.config.CaptionSettings
 
     def values(self) -> Values:
         """What `detector.config.TrainSettings` is built from."""
-        return {**self.settings, **({} if self.captions is None else {"captions": self.captions})}
+        chosen = captions_for(self.start) if self.captions is True else self.captions
+        return {**self.settings, **({} if chosen in (None, False) else {"captions": chosen})}
 
     def build_settings(self) -> TrainSettings:
         """Raises SettingError."""
         from detector.config import CaptionSettings, TrainSettings
 
-        if self.captions is not None:
+        if isinstance(self.captions, dict):
             build(CaptionSettings, self.captions, "train.captions")
         return build(TrainSettings, self.values(), "train.settings")
+
+
+def captions_for(start: str) -> Values:
+    """Fields of `detector.config.CaptionSettings` for a detector: a tiny language model for the tiny one."""
+    from detector.config import tiny_captions
+
+    return asdict(tiny_captions()) if start == "tiny" else {"llm": HUB_LLM}
 
 
 class ReportSection(_Section):

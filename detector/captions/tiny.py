@@ -6,6 +6,7 @@ it must come from the detector's features.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -29,11 +30,12 @@ PAD = "<|endoftext|>"
 class TinySettings:
     """Size and fitting of the model."""
 
-    layers: int = 4
+    layers: int = 2
     hidden: int = 128
     vocabulary: int = 1024
-    steps: int = 100
+    steps: int = 150
     batch: int = 12  # texts of a step, half of them of images
+    rounds: int = 4  # through the texts of images, at most: a few texts are soon known
     learning_rate: float = 3e-3
     seed: int = 0
 
@@ -52,8 +54,9 @@ def write(
     torch.manual_seed(chosen.seed)
     model = Qwen2ForCausalLM(_config(len(tokenizer), chosen))
     losses = _fit(model, tokenizer, images, regions, chosen)
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a process that was killed
+        shutil.rmtree(left)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     shutil.rmtree(folder, ignore_errors=True)
@@ -103,10 +106,12 @@ def _fit(
     scripts = (Script(tokenizer, IMAGE_PROMPT, "upstream"), Script(tokenizer, REGION_PROMPT, "upstream"))
     kinds = [(script, texts) for script, texts in zip(scripts, (images, regions), strict=True) if texts]
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps + 1)
+    read = settings.batch / len(kinds)  # texts of images in a step
+    steps = min(settings.steps, math.ceil(settings.rounds * len(kinds[0][1]) / read))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, steps + 1)
     rng = np.random.default_rng(settings.seed)
     losses = []
-    for _ in range(settings.steps):
+    for _ in range(steps):
         pieces = []
         for number in range(settings.batch):
             script, texts = kinds[number % len(kinds)]

@@ -175,4 +175,7 @@ def test_captions_are_switched_on_and_off(here: Path) -> None:
     assert big == {"llm": "llava-hf/llava-onevision-qwen2-0.5b-ov-hf"}
     (here / "own.yaml").write_text("sources: {}\ntrain: {captions: {llm: models/qwen}}\n")
     assert section_for("own.yaml", None, "on", []).captions == {"llm": "models/qwen"}
-    assert section_for("own.yaml", None, "off", []).captions is None
+    assert section_for("own.yaml", None, "off", []).captions is False
+    (here / "own.yaml").write_text("sources: {}\ntrain: {captions: on}\n")
+    assert section_for("own.yaml", None, None, ["captions.lora_rank=4"]).captions == on
+    assert section_for("own.yaml", None, "off", []).captions is False

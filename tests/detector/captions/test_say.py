@@ -169,7 +169,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     for part in (place / "records").iterdir():
         part.unlink()
     (place / "records" / "part-00000.parquet").write_bytes(to_parquet(to_batch(rows)))
-    size = tiny.TinySettings(layers=2, hidden=64, vocabulary=400, steps=60, batch=4)
+    size = tiny.TinySettings(layers=2, hidden=64, vocabulary=400, steps=60, batch=4, rounds=100)
     tiny.write(place / "model", *start.texts_of(rows), size)
     spoken = CaptionSettings(
         llm=str(place / "model"), levels=(-1,), grids=(4,), lora_rank=8, lora_alpha=16.0, look_layers=1,
