@@ -13,28 +13,29 @@ _BASES = (
     "assume attach attend balance bark bask bathe beam bear become begin belong bend bite blend block bloom blow "
     "board bounce bow branch break bring browse brush build burn buy call capture carry carve cast catch celebrate "
     "change chase chat chew choose circle clap clean climb cling close coil collect comb come comfort compete "
-    "complement complete comprise connect consist consult contain contemplate continue contrast converse cook cover "
-    "crawl create cross crouch crowd cruise cry cuddle curve cut cycle dance decorate depict descend dig dine dip "
-    "direct disappear discuss display dive divide dominate drag drape draw drift drink drip drive drop dry eat "
-    "embrace emerge encircle enclose engage enhance enjoy enter erupt examine exit expect extend face fade fall "
-    "feature feed fight fill find fish fit fix flank flap float flow fly fold follow forage form frame gallop "
-    "gather gaze gesture get give glance gleam glide glow go grab graze greet grin grip grow guard guess guide hang "
-    "happen hike hint hit hold hop hover hug hunt imply include indicate infer inspect interact jog join jump kayak "
-    "keep kick kiss knead kneel knit know land lap laugh lay lead lean leap leave let lick lie lift line listen "
-    "live load look loom loop lounge lower lurk make march mark meander meet melt mend merge mix mount move mow nap "
-    "need nestle nibble nod obscure observe obstruct occupy offer open operate order outline overlap overlook own "
-    "pack paddle paint park part pass pat pause paw pedal peek peel peer perch perform pet pick pitch place play "
-    "plough plow pluck point polish pose pour practice practise pray prepare present press proceed protect protrude "
-    "provide pull pump punch punctuate push put queue race raise rake reach read rear recede receive recline "
-    "reflect rein relax release remain remove repair resemble rest reveal ride ring rise roam rock roll round row "
-    "rub run rush sail say scatter scoop scratch scrub search see seem sell send separate serve set sew shade shake "
-    "share shave shine shoot shout shovel show sing sip sit skate sketch ski sleep slice slide slip slope smell "
-    "smile smoke snap sniff snow soak soar sound span sparkle speak speculate spill spin spit splash spoon sport "
-    "sprawl spray spread sprinkle sprint sprout squat squeeze stack stand stare start state stay steam steer step "
-    "stick stir stoop stop stretch stride stroll strum study suggest support suppose surf surround sway sweep swim "
-    "swing switch swoop tackle take talk tap taper taste teach tear tell text throw tie tilt toast top toss touch "
-    "tour tow tower trail train travel trim try tuck tumble turn twist type unload unwrap use vary vault visit wade "
-    "wag wait walk want wash watch wave wear weave welcome whisper whistle wield wind wipe work wrap write yawn zip"
+    "complement complete comprise connect consist consult contain contemplate continue contrast convey converse "
+    "cook cover crawl create cross crouch crowd cruise cry cuddle curve cut cycle dance decorate demonstrate depict "
+    "descend dig dine dip direct disappear discuss display dive divide dominate drag drape draw drift drink drip "
+    "drive drop dry eat embrace emerge encircle enclose engage enhance enjoy enter erupt evoke examine exit expect "
+    "extend face fade fall feature feed fight fill find fish fit fix flank flap float flow fly fold follow forage "
+    "form frame gallop gather gaze gesture get give glance gleam glide glow go grab graze greet grin grip grow "
+    "guard guess guide hang happen hike hint hit hold hop hover hug hunt illustrate imply include indicate infer "
+    "inspect interact jog join jump kayak keep kick kiss knead kneel knit know land lap laugh lay lead lean leap "
+    "leave let lick lie lift line listen live load look loom loop lounge lower lurk make march mark meander meet "
+    "melt mend merge mix mount move mow nap need nestle nibble nod obscure observe obstruct occupy offer open "
+    "operate order outline overlap overlook own pack paddle paint park part pass pat pause paw pedal peek peel peer "
+    "perch perform pet pick pitch place play plough plow pluck point polish portray pose pour practice practise "
+    "pray prepare present press proceed protect protrude provide pull pump punch punctuate push put queue race "
+    "raise rake reach read rear recede receive recline reflect rein relax release remain remove repair resemble "
+    "rest reveal ride ring rise roam rock roll round row rub run rush sail say scatter scoop scratch scrub search "
+    "see seem sell send separate serve set sew shade shake share shave shine shoot shout shovel show sing sip sit "
+    "skate sketch ski sleep slice slide slip slope smell smile smoke snap sniff snow soak soar sound span sparkle "
+    "speak speculate spill spin spit splash spoon sport sprawl spray spread sprinkle sprint sprout squat squeeze "
+    "stack stand stare start state stay steam steer step stick stir stoop stop stretch stride stroll strum study "
+    "suggest support suppose surf surround sway sweep swim swing switch swoop tackle take talk tap taper taste "
+    "teach tear tell text throw tie tilt toast top toss touch tour tow tower trail transport train travel trim try "
+    "tuck tumble turn twist type unload unwrap use vary vault visit wade wag wait walk want wash watch wave wear "
+    "weave welcome whisper whistle wield wind wipe work wrap write yawn zip"
 ).split()
 _IRREGULAR = "has does goes carries flies stood sat lay held wore hung began ran came".split()
 
@@ -73,6 +74,7 @@ OPEN_ENDS = frozenset(
 _NOUN_NEXT = frozenset([*PREPOSITIONS, *COLOURS, *"to a an the and or no that who which what whose".split()])
 _PERHAPS_VERB = re.compile(r"[a-z]{2}[^\W_aius]s$|[^aeiou]ies$")
 _SINGULARS = frozenset("sports lens pants jeans shorts glasses goods news series species tights skis ones".split())
+_NOT = re.compile(r"(?<=\w{2})n['\u2019]t$")
 _WORD = re.compile(r"[\w'\u2019]+(?:-[\w'\u2019]+)*")
 
 
@@ -84,7 +86,7 @@ def verb_at(piece: str, start: int = 0, joined: bool = False) -> int:
     before = earlier = ""
     single = end = 0  # words since "a" or "an" without a preposition: no plural can follow there
     for word in _WORD.finditer(piece, start):
-        low = word[0].lower()
+        low = _NOT.sub("", word[0].lower())
         if before and low in VERBS:
             goes_on = piece.startswith(",", end) and (low in BE or low not in _PLAIN or joined or low in _SEEMING)
             if goes_on or _is_verb(low, before, earlier, joined):

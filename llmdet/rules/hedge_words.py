@@ -59,10 +59,16 @@ _QUOTING = re.compile(
 _OF_ADJECTIVE = re.compile(r"\b(?:a|an|the|his|her|its|their|two|three|some|several) $", re.I)
 # What shows something by being read: "the clock indicates ten past four".
 _READ = re.compile(
-    r"\b(?:sign|arrow|clock|watch|gauge|needle|dial|hand|meter|\w+meter|plaque|label|display|board|\w+board|screen|marker|"
+    r"\b(?:sign|arrow|clock|watch|gauge|needle|dial|hand|meter|\w+meter|plaque|label|display|board|\w+board|screen|marker|vane|signal|lamp|thermostat|"
     r"marking|pointer|compass|scale|timer|text|lettering|legend|map|badge|plate|line|sticker|light|symbol|icon|bar)s?"
     r"(?: [\w'-]+){0,4} $",
     re.I,
+)
+# "a guess-who game", not "guess - it is ..."
+_COMPOUND = re.compile(r"-\w")
+# What is exact enough to be believed with "that".
+_DIAL = re.compile(
+    r"\b(?:\w*board|clock|watch|gauge|needle|dial|meter|\w+meter|display|screen|timer)s?(?: [\w'-]+){0,3} $", re.I
 )
 _STANCE = re.compile(
     r"assum\w+ (?:an? |the |his |her |their )?(?:[\w-]+ ){0,2}(?:pose|position|stance|role|shape|form)s?\b"
@@ -116,12 +122,15 @@ def find_hedge(piece: str, keep_negations: bool) -> re.Match[str] | None:
 def _means_other(piece: str, found: re.Match[str]) -> bool:
     """Whether the words of a hedge are a name, what a sign says, or something that can be seen."""
     word, start = found[0].lower(), found.start()
+    if _COMPOUND.match(piece, found.end()):
+        return True
     if _QUOTING.search(piece, max(0, start - 12), start) or _is_name(piece, found):
         return True
     if word in ("seemingly", "supposedly", "apparently", "ostensibly", "likely", "unlikely"):
         return bool(_OF_ADJECTIVE.search(piece, max(0, start - 9), start))
     if word.startswith("indicat"):
-        return not piece.startswith(" that", found.end()) and bool(_READ.search(piece, max(0, start - 60), start))
+        read = _DIAL if piece.startswith(" that", found.end()) else _READ
+        return bool(read.search(piece, max(0, start - 60), start))
     if word == "guessing":
         return piece.startswith(" game", found.end())
     return word.startswith("assum") and bool(_STANCE.match(piece.lower(), start))

@@ -29,11 +29,35 @@ _COMMA = re.compile(r"(?<!\d),|,(?!\d)")
 _STRONG = re.compile(r";|:(?= )| - | ?\u2014 ?| \u2013 |--")
 _ASIDE = re.compile(r"\s?\([^()]{0,300}\)")
 _UNSURE_START = re.compile(rf"\s*{UNSURE}", re.I)
+_UNSURE_VERB = re.compile(rf"\s*{UNSURE}(?: \w+ly)? \w+ing\b|\s*(?:suggest|indicat|imply|hint)ing\b", re.I)
 _EXAMPLES = re.compile(r"\s*(?:such as|including|like|especially|particularly|e\.g\.|or)\b", re.I)
 _CONJOINED = re.compile(rf"(?:,? (?:and|or)|^(?:and|or)) (?:{ADVERBS}) $", re.I)
 _HE = re.compile(r"(?:it|he|she|they)\b", re.I)  # whoever that is went with the main clause
+_ADVERB = rf"(?:(?:most|very|quite) )?(?:{ADVERBS})"
+_IT_SEEMS = (
+    r"(?:it|i|we|one) (?:(?:would|might|may) )?(?:seems?|appears?|think|believe|guess|suppose|assume|imagine|suspect)"
+)
+# Between commas or at the end: "The roof, presumably, has been mended".
+_COMMENT = re.compile(rf", (?:({_ADVERB})|{_IT_SEEMS})(?:(?=,)|($))", re.I)
+# What opens a sentence and makes a guess of its main clause.
+_OPENING_COMMENT = re.compile(
+    rf"\s*(?:{_ADVERB}|{_IT_SEEMS}|if (?:i|we|one) (?:had|were) to \w+|"
+    r"(?:judging (?:by|from)|(?:by|from) the looks? of) [^,]+),",
+    re.I,
+)
+_AND = re.compile(r"\s*(?:(?:and|or|but|while) )?")
+_ASIDE_START = re.compile(r"\s*(?:\w+(?:ed|ing)|who|which|whose|with|such as|both|each)\b", re.I)
 _LEADING = re.compile(r"^(?:and|but|while|or|so) ", re.I)
 _PARTICIPIAL = re.compile(r"\w+ing\b|\b(?:his|her|its|their) ", re.I)
+_AND_GUESS = re.compile(rf",? and (?:{ADVERBS})\b", re.I)
+_JOINS = re.compile(r" and\b")
+_ALTHOUGH = re.compile(r"\s*(?:and |but )?(?:although|though|while|since|because|if|when|despite)\b", re.I)
+_REASON = re.compile(
+    r"\s*(as|because|since|but) (he|she|it|they) (?=(?:is|are|has|have|wears?|holds?|carr(?:y|ies))\b)", re.I
+)
+_MANY = frozenset("two three four five six several some many both these those".split())
+_PLURAL_VERB = re.compile(r"(?:are|were|have|seem|appear|look)\b")
+_SINGULAR = re.compile(r"(?:is|has|was|does|\w+[^s]s)\b")
 _SEEN = {"a": "is", "an": "is", "one": "is", "another": "is", "two": "are", "three": "are", "several": "are"}
 _LOOKS = re.compile(r"(?:seem|appear|look|sound)", re.IGNORECASE)
 
@@ -61,7 +85,7 @@ def _clean(sentence: str, masked: str, keep_negations: bool) -> str:
     if "?" in stop:
         return ""
     # A phrase has no verb of its own to lose: "black dog that seems to sleep" leaves "black dog".
-    phrase = not stop or not verb_at(masked, joined=" and " in masked)
+    phrase = not stop or not verb_at(masked, joined=bool(_JOINS.search(masked)))
     left = _join_segments(cut(_STRONG, body, masked), phrase, keep_negations)
     left = _LEADING.sub("", left)
     if not left or not closed(left):
@@ -91,7 +115,7 @@ def _join_segments(segments: list[Piece], phrase: bool, keep_negations: bool) ->
     parts: list[str] = []
     gap = False
     for segment in segments:
-        new = _clean_segment(segment, phrase, keep_negations).strip()
+        new = _clean_segment(_with_comments(segment), phrase, keep_negations).strip()
         if not new or (gap and not parts and (phrase or not complete(new))):
             gap = True
             continue
@@ -105,6 +129,38 @@ def _join_segments(segments: list[Piece], phrase: bool, keep_negations: bool) ->
             parts += [f"{segment.mark} " if segment.mark in (";", ":") else segment.mark, new]
         gap = False
     return "".join(parts)
+
+
+def _with_comments(segment: Piece) -> Piece:
+    """The segment with comments between commas as an adverb of what they are about.
+
+    That is what follows where the words before ask for more ("and, it seems, ...") or its verb follows ("The man,
+    presumably, is a chef"), and at the end what stands before ("Two men are fishing, apparently"). "The roof, it seems,
+    has been mended" only loses its comment.
+    """
+    hidden = segment.hidden
+    opening = _OPENING_COMMENT.match(hidden)
+    changes = [(0, opening.end(), "Perhaps")] if opening else []
+    for found in _COMMENT.finditer(hidden):
+        start, end = found.span()
+        if found[1] and found[2] is not None:  # at the end
+            piece = _AND.match(hidden, hidden.rfind(",", 0, start) + 1)
+            changes += [(piece.end(), piece.end(), "perhaps "), (start, end, "")] if piece else []
+        elif not closed(hidden[max(0, start - 20) : start]) or (
+            found[1] and starts_with_verb(hidden[end + 1 : end + 40])
+        ):
+            changes.append((start, end + 1, " perhaps"))
+    return Piece(_changed(segment.text, changes), _changed(hidden, changes), segment.mark) if changes else segment
+
+
+def _changed(text: str, changes: list[tuple[int, int, str]]) -> str:
+    """The text with other words at some places, which are in order; a place inside the one before does not count."""
+    parts, last = [], 0
+    for start, end, words in changes:
+        if start >= last:
+            parts += [text[last:start], words]
+            last = end
+    return "".join([*parts, text[last:]])
 
 
 def _clean_segment(segment: Piece, phrase: bool, keep_negations: bool) -> str:
@@ -126,8 +182,8 @@ def _clean_segment(segment: Piece, phrase: bool, keep_negations: bool) -> str:
     )
     _drop_lists(pieces, left)
     _drop_tails(pieces, left)
-    _drop_dangling(pieces, left)
-    return _rescue(pieces, left, keep_negations) if lost_main and not phrase else _join(pieces, left)
+    dangling = _drop_dangling(pieces, left)
+    return _rescue(pieces, left, keep_negations) if lost_main and not phrase else _join(pieces, left, dangling)
 
 
 def _without_conjunct(segment: Piece, hedge: re.Match[str]) -> str:
@@ -140,8 +196,11 @@ def _without_conjunct(segment: Piece, hedge: re.Match[str]) -> str:
         return ""
     subject = segment.text[: found.start()]
     before, comma, last = subject.rpartition(", ")
-    # One alone would need another form of the verb.
-    return f"{before} and {last} {segment.text[verb:]}" if comma else ""
+    if comma:
+        return f"{before} and {last} {segment.text[verb:]}"
+    # One alone would need another form of the verb, unless the guess was inside: "A plate with ham and perhaps egg is".
+    one = first_word(subject) in ("a", "an", "one") and _SINGULAR.match(segment.hidden, verb)
+    return f"{subject} {segment.text[verb:]}" if one else ""
 
 
 def _drop_subjects(pieces: list[Piece], left: list[str]) -> Iterator[int]:
@@ -183,12 +242,19 @@ def _drop_tails(pieces: list[Piece], left: list[str]) -> None:
     for at in range(1, len(left)):
         short = left[at - 1] and pieces[at - 1].text.startswith(left[at - 1]) and left[at - 1] != pieces[at - 1].text
         piece = pieces[at]
+        of_lost = short or (not left[at - 1] and _UNSURE_VERB.match(pieces[at - 1].text))
+        if of_lost and piece.first in ("which", "who", "whose", "where"):
+            left[at] = ""
         if short and left[at] and not (piece.first in VERBS | PREPOSITIONS | DETERMINERS or HANGING.match(piece.text)):
             left[at] = ""
 
 
-def _drop_dangling(pieces: list[Piece], left: list[str]) -> None:
-    """Take out an "and" whose clause is lost: "rows of chairs and, at the front, what looks like a pulpit"."""
+def _drop_dangling(pieces: list[Piece], left: list[str]) -> frozenset[int]:
+    """Take out an "and" whose clause is lost: "rows of chairs and, at the front, what looks like a pulpit".
+
+    Returns the places that ended so.
+    """
+    ended = set()
     for at in range(len(left) - 2, -1, -1):
         words = left[at].rsplit(None, 1)
         if len(words) < 2 or words[1].lower() not in ("and", "or", "but", "with", "while"):
@@ -196,32 +262,42 @@ def _drop_dangling(pieces: list[Piece], left: list[str]) -> None:
         lost = next((end for end in range(at + 1, min(at + 4, len(left))) if not left[end]), 0)
         if lost and all(pieces[end].first in PREPOSITIONS for end in range(at + 1, lost)):
             left[at : lost + 1] = [words[0], *[""] * (lost - at)]
+            ended.add(at)
+    return frozenset(ended)
 
 
-def _join(pieces: list[Piece], left: list[str]) -> str:
-    """The pieces that are left, with the commas that still part something."""
+def _join(pieces: list[Piece], left: list[str], dangling: frozenset[int] = frozenset()) -> str:
+    """The pieces that are left, with the commas that still part something. `dangling`: they have lost their "and"."""
     parts: list[str] = []  # separator, piece, separator, piece ...
     gap, conjunction = False, False  # whether a piece, or the "and" of a list, was lost on the way
     items = 0  # how many bare nouns of a list stand before this piece
-    for piece, new in zip(pieces, left, strict=True):
+    aside = False  # whether what stands between a subject and its verb has a comma before it
+    for at, (piece, new) in enumerate(zip(pieces, left, strict=True)):
         word = piece.first
         if not new.strip():
             gap = True
-            conjunction = conjunction or (word in ("and", "or") and not CLAUSE_START.match(piece.text))
+            conjunction = conjunction or (word in ("and", "or") and not verb_at(piece.hidden))
             continue
         plain = not verb_at(new)
         if conjunction and items >= 2 and (not plain or word in VERBS) and word not in DETERMINERS:
             _join_last(parts)
         # "An old, perhaps homeless, man": two words are no noun phrase yet.
         short = len(parts) == 2 and parts[1].count(" ") < 2 and word not in DETERMINERS
-        hugs = gap and (word in PREPOSITIONS or word in VERBS or short or (word in ("and", "or") and plain))
+        hugs = gap and (
+            (word in PREPOSITIONS and not (word == "with" and len(parts) > 2))
+            or (word in VERBS and not aside)
+            or short
+            or (word in ("and", "or") and plain)
+        )
         parts += [
             " " if hugs or new.startswith(",") or first_word(new) == "and" != word else f"{piece.mark} ",
             new.strip(" ,"),
         ]
         item = plain and word not in PREPOSITIONS and not _PARTICIPIAL.search(new)
-        items = items + 1 if item else int(not plain)
-        gap = False
+        items = items + 1 if item else int(not plain or bool(_EXAMPLES.match(new)))
+        aside = bool(parts[2:]) and plain and (aside or bool(_ASIDE_START.match(new)))
+        ended = at in dangling or (piece.text.startswith(new) and bool(_AND_GUESS.match(piece.hidden, len(new))))
+        gap, conjunction = ended, conjunction or ended
     if conjunction and gap and items >= 2:
         _join_last(parts)
     return "".join(parts[1:])
@@ -236,8 +312,10 @@ def _join_last(parts: list[str]) -> None:
 def _rescue(pieces: list[Piece], left: list[str], keep_negations: bool) -> str:
     """What stands alone when a main clause is lost: the others, or a place with who is there."""
     whole: list[str] = []
-    for piece, new in zip(pieces, left, strict=True):
-        clause = re.sub(r"^(?:,? ?and|but|while|so) ", "", new.strip())
+    for at, (piece, new) in enumerate(zip(pieces, left, strict=True)):
+        if at + 1 < len(left) and not left[at + 1] and _ALTHOUGH.match(new):
+            continue  # what it was said of is lost
+        clause = _reason_of(pieces[0], new) or re.sub(r"^(?:,? ?and|but|while|so|where|as|because) ", "", new.strip())
         stands = first_word(clause) in DETERMINERS and complete(clause) and not (not left[0] and _HE.match(clause))
         if stands or (whole and new and piece.first not in VERBS and hangs(piece, 1)):
             whole.append(clause if stands else new.strip())
@@ -245,6 +323,22 @@ def _rescue(pieces: list[Piece], left: list[str], keep_negations: bool) -> str:
     if len(clauses) > 1 and clauses == whole:
         return " and ".join([", ".join(whole[:-1]), whole[-1]])
     return ", ".join(whole) if whole else _place_and_subject(pieces, keep_negations)
+
+
+def _reason_of(lost: Piece, piece: str) -> str:
+    """The reason for a guess, as a fact of its subject: "The woman could be a nurse, as she is in blue scrubs".
+
+    "The man is not wearing a helmet, but he has a cap" gives "The man has a cap"; empty where there is none.
+    """
+    reason = _REASON.match(piece)
+    verb = verb_at(lost.hidden)
+    subject = lost.text[:verb].strip()
+    if not reason or not 1 < len(subject.split()) < 9 or first_word(subject) not in DETERMINERS or not closed(subject):
+        return ""
+    plural = first_word(subject) in _MANY or bool(_PLURAL_VERB.match(lost.hidden, verb))
+    told = find_hedge(lost.hidden, False)
+    same = (reason[2].lower() == "they") == plural and (reason[2].lower() in ("he", "she") or reason[1] != "but")
+    return f"{subject} {piece[reason.end() :]}" if same and told and told.start() <= verb + 12 else ""
 
 
 def _place_and_subject(pieces: list[Piece], keep_negations: bool) -> str:

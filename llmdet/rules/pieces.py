@@ -42,6 +42,8 @@ _NEW_CLAUSE = re.compile(
 CLAUSE_START = re.compile(r"\s*(?:and|but|while|so) (?:a|an|the|there|it|he|she|they)\b|\s*and one \w+s\b", re.I)
 # Whoever is meant went with the main clause.
 UNNAMED = re.compile(r"(?:it|he|she|they|his|her|its|their)\b", re.I)
+# A guess joined to what is known: "a large dog or maybe a wolf".
+_OR_MAYBE = re.compile(rf",? (?:and|or) (?:{ADVERBS})$", re.I)
 _PRONOUN = re.compile(r" (?:they|it|he|she|that|who|which) $", re.I)
 _PARENTHETIC = re.compile(r"\s*(?:i|we|one|it) (?:would |may |might |could )?\w+\s*$", re.I)
 _AND_DOES = re.compile(r" and (\w+s|are|have) (\w+)")
@@ -110,6 +112,8 @@ def shorten(piece: Piece, at: int, keep_negations: bool, opens: bool, phrase: bo
             return text
         now = Piece(text, hidden, piece.mark)
         new = "" if hangs(now, at) and not (at == 0 and phrase) else _fact(now, hedge, opens and at == 0, phrase)
+        if not new and (guess := _OR_MAYBE.search(hidden, 0, hedge.end())) and closed(text[: guess.start()]):
+            new = "" if verb_at(hidden, guess.end(), joined=True) else text[: guess.start()]
         if not new and at and (rest := _clause_after(now, hedge)):
             new = rest
         if not new:

@@ -103,8 +103,36 @@ DEFAULT = [
         "Two men, one in red, are playing in a hall which appears to be old.",
         "Two men, one in red, are playing in a hall.",
     ),
-    ("A group of people, some sitting, seem to be glad, as there are streamers.", ""),
+    ("A group of people, some sitting, seem to be glad, as there are streamers.", "There are streamers."),
     ("An old, perhaps homeless, man is sitting at a table.", "An old man is sitting at a table."),
+    ("Presumably, the man is a chef. He holds a pan.", "He holds a pan."),
+    ("The man, presumably, is a chef.", ""),
+    ("Two men are fishing, apparently.", ""),
+    ("Judging by the light, the sun is low, and a fence runs along the field.", "A fence runs along the field."),
+    ("If I had to guess, the photo is from 1970.", ""),
+    ("The wall has framed pictures and, apparently, a child's drawing.", "The wall has framed pictures."),
+    ("A plate with ham and, it seems, a pickle sits on a cloth.", "A plate with ham sits on a cloth."),
+    ("Two women face each other and are, it seems, talking.", "Two women face each other."),
+    ("A man and, possibly, his son walk along the beach.", ""),
+    (
+        "The vegetables, including broccoli, carrots, and possibly zucchini, are on a tray.",
+        "The vegetables, including broccoli and carrots, are on a tray.",
+    ),
+    ("The man, dressed in white, possibly a chef, is cooking.", "The man, dressed in white, is cooking."),
+    ("The truck has a sign and seems to carry hay, which is stacked high.", "The truck has a sign."),
+    ("A man stands, possibly waiting for a bus, which is red.", "A man stands."),
+    (
+        "His arms are wide, his mouth open, apparently shouting, with people behind him.",
+        "His arms are wide, his mouth open, with people behind him.",
+    ),
+    ("The crowd is cheering, and although their faces are blurred, they seem glad.", "The crowd is cheering."),
+    ("The woman could be a nurse, as she is wearing blue scrubs.", "The woman is wearing blue scrubs."),
+    ("The man is not wearing a helmet, but he has knee pads on.", "The man has knee pads on."),
+    ("He isn't wearing a shirt and carries a board.", "He carries a board."),
+    ("The scene seems to be a park, where a man is throwing a ball.", "A man is throwing a ball."),
+    ("The animal, a large dog or maybe a wolf, stands on a ridge.", "The animal, a large dog, stands on a ridge."),
+    ("Two boys play a guess-who game.", "Two boys play a guess-who game."),
+    ("The scoreboard indicates that the home team leads.", "The scoreboard indicates that the home team leads."),
     ("A lady (but with no hat) and a guy are in a court.", "A lady and a guy are in a court."),
     ("Regarding the street, the presence of plants, bicycles, and cars suggests order.", ""),
     ("The car is loud, possibly causing stress, noise, or even smells.", "The car is loud."),
@@ -170,10 +198,10 @@ def record(*texts: str) -> Record:
 
 
 def test_rule_cleans_all_captions_and_keeps_the_raw_text() -> None:
-    outcome = RemoveSpeculation()(record("A cup is red, perhaps.", "A cup stands here."))
+    outcome = RemoveSpeculation()(record("A cup is red, perhaps new.", "A cup stands here."))
     assert isinstance(outcome, Record)
     assert [(c.text, c.raw) for c in outcome.captions] == [
-        ("A cup is red.", "A cup is red, perhaps."),
+        ("A cup is red.", "A cup is red, perhaps new."),
         ("A cup stands here.", ""),
     ]
     assert outcome.boxes[0].caption == Caption("a cup", raw="a cup, possibly empty")
