@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from detector.config import TrainSettings
 
 INPUTS = "inputs.json"  # what the run of a folder began with
+TINY_LLM = "llm"  # the language model that was made from the records: detector.captions.start.TINY
 Metrics = dict[str, dict[str, float]]  # set -> figures
 
 
@@ -160,7 +161,8 @@ def _require_same(folder: str, inputs: dict[str, Any]) -> None:
             "choose another --out (in a recipe train.name), or remove the folder to start anew"
         )
     if other:
-        shutil.rmtree(os.path.join(folder, UNTRAINED), ignore_errors=True)  # of a run that never got to a checkpoint
+        for name in (UNTRAINED, TINY_LLM):  # of a run that never got to a checkpoint
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
     files.write_json(note, inputs)
 
 

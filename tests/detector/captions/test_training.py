@@ -129,6 +129,28 @@ def test_the_tiny_model_is_made_once_from_the_records(
     assert (tmp_path / "llm" / "model.safetensors").stat().st_mtime_ns == made
 
 
+@pytest.mark.slow
+def test_a_kill_between_the_tiny_model_and_the_first_step_changes_nothing(
+    data: TrainData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = tiny.TinySettings(layers=1, hidden=32, vocabulary=300, steps=1, batch=2)
+    monkeypatch.setattr(tiny, "TinySettings", lambda: quick)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(settings(2, "tiny"), MODEL, data, whole)
+    (broken / ".llm.7.tmp").mkdir(parents=True)  # an earlier one was killed while it wrote
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("detector.captions.llm.read", killed)
+        train(settings(2, "tiny"), MODEL, data, broken)
+    assert [path.name for path in broken.iterdir()] == ["llm"]
+    train(settings(2, "tiny"), MODEL, data, broken)
+    for name in ("model.safetensors", "captions.safetensors", "llm/model.safetensors"):
+        assert same(whole, broken, name)
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_what_cannot_be_used_is_one_line(data: TrainData, llm: str, tmp_path: Path) -> None:
     qwen().save_pretrained(tmp_path / "bare")
     with pytest.raises(MissingError, match="has no tokenizer beside it"):
