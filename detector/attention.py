@@ -112,7 +112,7 @@ class Sampling(upstream.MultiScaleDeformableAttention):
         self,
         value: Tensor,
         value_spatial_shapes: Tensor,
-        value_spatial_shapes_list: Sequence[tuple[int, int]],
+        value_spatial_shapes_list: list[tuple[int, int]],
         level_start_index: Tensor,
         sampling_locations: Tensor,
         attention_weights: Tensor,
@@ -162,7 +162,9 @@ class FewQueries(upstream.MMGroundingDinoMultiscaleDeformableAttention):
         table = torch.cat([cells_BSC, torch.ones_like(cells_BSC[..., :1])], -1) * real_BS[..., None]
         sizes = torch.tensor(shapes, device=table.device)
         starts = sizes.prod(1).cumsum(0) - sizes.prod(1)
-        sums = self.attn(table[:, :, None], sizes, shapes, starts, places.view(*points, 2), weight, self.im2col_step)
+        sums = self.attn(
+            table[:, :, None], sizes, list(shapes), starts, places.view(*points, 2), weight, self.im2col_step
+        )
         seen_BQHC, share_BQH = sums.unflatten(1, (queries, self.n_heads)).split([channels, 1], -1)
         weight_HDC = self.value_proj.weight.unflatten(0, (self.n_heads, -1))
         bias_HD = self.value_proj.bias.unflatten(0, (self.n_heads, -1))

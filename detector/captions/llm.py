@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
@@ -30,7 +29,7 @@ from detector.captions.connectors import Glance, Look
 from detector.captions.packing import IGNORED, Rows
 from llmdet.errors import FormatError, MissingError, SettingError
 
-CHUNK = 512  # tokens whose scores over the vocabulary are in memory at a time, beyond which they are made again
+CHUNK = 512  # tokens whose scores over the vocabulary are in memory at a time
 
 
 class Layer(nn.Module):
@@ -152,16 +151,34 @@ class LanguageModel(nn.Module):
         """Weighted sum of the cross-entropy of all targets; scores exist for the targets only, a chunk at a time."""
         chosen = rows.targets_RL != IGNORED
         whole = hidden_RLH[chosen], rows.targets_RL[chosen], rows.weights_RL[chosen]
-        if len(whole[0]) <= CHUNK:
-            return self._loss(*whole)
         parts = zip(*(one.split(CHUNK) for one in whole), strict=True)
-        sums = [checkpoint(self._loss, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
-        return torch.stack(cast(list[Tensor], sums)).sum()
+        sums = [cast(Tensor, _CrossEntropy.apply(self.head, *part)) for part in parts]
+        return torch.stack(sums).sum()
 
-    def _loss(self, hidden_NH: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
-        scores = self.head(hidden_NH)
-        scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        return (F.cross_entropy(scores, targets_N, reduction="none") * weights_N).sum()
+
+class _CrossEntropy(torch.autograd.Function):
+    """Weighted sum of the cross-entropy of targets (N,), from states (N, H) through a frozen head.
+
+    As the head learns nothing, the gradient of the states is known at once: no scores wait for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, head: nn.Module, hidden_NH: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
+        with torch.enable_grad():
+            states = hidden_NH.detach().requires_grad_()
+            scores = head(states)
+        logs = scores.detach().to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1)
+        total = -(logs.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
+        slope = logs.exp_()  # of each score: its probability, less 1 for the target
+        slope[torch.arange(len(slope), device=slope.device), targets_N] -= 1
+        slope *= weights_N[:, None]
+        ctx.save_for_backward(*torch.autograd.grad(scores, states, slope.to(scores.dtype)))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
+        (of_hidden,) = ctx.saved_tensors
+        return None, gradient.to(of_hidden.dtype) * of_hidden, None, None
 
 
 def read(name: str, dtype: torch.dtype, recompute: bool = True) -> LanguageModel:

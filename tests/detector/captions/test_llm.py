@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import (
     CLIPVisionConfig,
     GPT2Config,
@@ -15,6 +16,8 @@ from transformers import (
 
 from detector.captions import llm, tiny
 from detector.captions.heads import CaptionHeads
+from detector.captions.llm import LanguageModel
+from detector.captions.packing import IGNORED, Rows
 from llmdet.errors import FormatError, MissingError, SettingError
 from tests.detector.captions.example_llm import TEXTS, WORDS, config, features, heads, match, qwen, settings, tokenizer
 
@@ -114,3 +117,17 @@ def test_a_tiny_model_learns_how_the_records_talk(tmp_path: Path) -> None:
         assert (again / name).read_bytes() == (tmp_path / "llm" / name).read_bytes()
     with pytest.raises(MissingError, match="the records have none"):
         tiny.write(tmp_path / "none", [], [])
+
+
+def test_the_loss_and_its_gradient_are_those_of_cross_entropy_with_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm, "CHUNK", 3)
+    model = LanguageModel(qwen(), tokenizer()).double()
+    hidden = torch.randn(2, 6, model.hidden_size, dtype=torch.float64, requires_grad=True)
+    targets = torch.tensor([[3, IGNORED, 5, 7, IGNORED, 2], [IGNORED, 1, 1, 4, 9, IGNORED]])
+    weights = torch.tensor([[2, 1, 1, 3, 1, 1], [1, 1, 2, 1, 1, 1]])
+    ours = model.loss(hidden, Rows(targets, targets, targets, targets, weights, targets[:0], alone=True))
+    entropy = F.cross_entropy(model.head(hidden).mT, targets, reduction="none", ignore_index=IGNORED)
+    theirs = (entropy * weights).sum()
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(loss * 0.5, hidden)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
