@@ -204,11 +204,12 @@ def write(
     state = {"version": 1, "step": step, "settings": asdict(settings)}
     (training / "state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
     _sync(temporary)
-    if place.exists():
-        shutil.rmtree(place)
-    temporary.rename(place)
+    if place.exists():  # of a process whose driver was killed, and which went on for a moment: the same weights
+        shutil.rmtree(temporary)
+    else:
+        temporary.rename(place)
     for old in checkpoints(out)[: -settings.keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     return place
 
 

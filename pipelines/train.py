@@ -18,6 +18,7 @@ from llmdet.workspace import Manifest, Workspace
 from pipelines.cluster import cluster
 from pipelines.evaluate import evaluate
 from pipelines.export import info_of
+from pipelines.lease import hold
 from pipelines.parts import Progress, raise_failure
 from pipelines.recipe import TrainSection
 from pipelines.sets import EvaluationSet
@@ -60,7 +61,7 @@ def train(
     Every `settings.evaluate_every` steps the processes end with a checkpoint, which is evaluated on the sets, and go
     on from it. SIGTERM ends them after the step that they are in, with a checkpoint and SystemExit. Raises MissingError
     when there is nothing merged, SettingError for settings that do not fit and where `out` holds a run on other
-    records, TrainingError when a loss is not a number.
+    records, BusyError where another driver trains in `out`, TrainingError when a loss is not a number.
     """
     folder = folder_of(workspace, section, out)
     merged = workspace.groundingcap().require("run: llmdet-data merge")
@@ -78,7 +79,7 @@ def train(
     _require_same(folder, {"records": _content(merged), "model": config["model"], "seed": settings.seed})
     rounds: list[dict[str, Any]] = []
     evaluated: dict[str, Metrics] = {}
-    with cluster(folder), watch(folder, settings.steps, progress):
+    with hold(folder), cluster(folder), watch(folder, settings.steps, progress):
         for until in _rounds(settings):
             if until == settings.steps or newest(folder) < until:
                 with draining():
