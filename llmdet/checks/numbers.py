@@ -37,7 +37,7 @@ _ALL = re.compile(
     r"(?:[\"'\u201d]?\s*[-\u2013\u2014.,;:!?)\]]|$|\n|"
     r"(?:in|on|within|inside)\s+(?:number|total|all|sum|view|the|this|that|our|my|here|one)\b|"
     r"(?:altogether|together|overall|total|all\s+told|to\s+be|here|there|exactly|precisely|right|no|visible|shown|seen|"
-    r"present|pictured|before|for|by|if|when|as|and|all|is|was|it|at\s+(?:once|a\s+time))\b|"
+    r"present|pictured|before|for|by|if|when|as|and|all|is|was|it|at\s+(?:once|that|least|a\s+time))\b|"
     r"(?:are|were|can\s+be|could\s+be)\s+(?:visible|shown|seen|here|there|in\s+(?:view|all|total|number|the|this)|present|"
     r"pictured|found|spotted|counted|on\s+(?:view|display|show)|what|how|it)\b)",
     re.I,
@@ -140,7 +140,8 @@ def _said(reading: Reading, at: int) -> int:
 
 def _partial(reading: Reading, at: int) -> bool:
     """Whether "one" is one of several: "one sleeps, two play"."""
-    return reading.tokens[at].tag == "CD" and reading.words[at + 1 : at + 2] == ("of",)
+    before = reading.words[at - 1] if at else ""
+    return reading.words[at + 1 : at + 2] == ("of",) and before not in ("every", "each", "any", "only", "just")
 
 
 def _counts(reading: Reading, at: int, noun: Noun) -> bool:

@@ -55,7 +55,7 @@ _OF_FRAME = re.compile(
 _OF = re.compile(r"\s+(?:of|from|than)\s+")
 # "closer to the top than to the bottom"
 _RATHER = re.compile(rf"\s+than\s+(?:(?:to|on|at|in|towards?)\s+)?(?:(?:the|its)\s+)?{_SIDE}\b")
-_OVER_MIDDLE = re.compile(rf"\s+(?:the|its|this)\s+{_MIDDLE}")
+_OVER_MIDDLE = re.compile(rf"\s+(?:(?:the|its|this)\s+)?{_MIDDLE}")
 _OPENING = re.compile(
     r"\b(?:(?:far|looking|turning|moving|going)\s+)?(?:(?P<one>left|right)|(?P<level>top|bottom|upper|lower)[-\s]+"
     r"(?P<side>left|right)|(?P<end>top|bottom)(?=\s*:))\s*[:,]"
@@ -78,9 +78,16 @@ _YET = frozenset(
     "wrong merely but other".split()
 )
 _NOT_SO = re.compile(r"[^.,;:!?]{0,60}\b(?:do|does|did|is|are|has|have|can)(?:\s+not|n['\u2019]t)\s*[.,;!]")
+# "The left side is empty"
+_EMPTY = re.compile(
+    r"(?:\s+(?:of|in)\s+(?:the|this)\s+\w+)?\s+(?:\w+\s+){1,3}?"
+    r"(?:empty|emptier|bare|blank|vacant|unoccupied|free|deserted|nothing)\b"
+)
 _CUTS = frozenset(", ; : . ! ? but while whereas although though because as and ( )".split())
 _HAVE = frozenset("has have had having is are was were be been being 's".split())
-_FAR = frozenset("further farther more slightly far well off over way center centre stage just eyes".split())
+_FAR = frozenset(
+    "glance look turn further farther more slightly far well off over way center centre stage just eyes".split()
+)
 _AFTER_SIDE = frozenset(", . ; : ! ? ) and or but while whereas when as with where we you i to".split())
 _PREPOSITIONS = frozenset(
     "nearer closer nearest closest at on to in toward towards near along from by over against across".split()
@@ -217,18 +224,16 @@ def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
         if match["two"] or match["one"] in ("left", "right"):
             return not adjective or _claimed(reading, reading.tokens[index].span[0])
         return match["one"] in ("top", "bottom") and not adjective and before in _PREPOSITIONS
-    return (
-        match["one"] in ("left", "right") and not match["two"] and _is_adverb(reading, token_at(reading, match.start()))
-    )
+    return (match["one"] in ("left", "right") or bool(match["two"])) and _is_adverb(reading, match)
 
 
-def _is_adverb(reading: Reading, at: int) -> bool:
+def _is_adverb(reading: Reading, match: re.Match[str]) -> bool:
     """Whether a bare "left" or "right" says where: "stays left"; not "left the room", "right next to"."""
-    words, tags = reading.words, [token.tag for token in reading.tokens[at - 1 : at + 2]]
-    before, after = words[at - 1] if at else "", words[at + 1 : at + 2]
-    if before in _HAVE or not at:
+    at, end = token_at(reading, match.start()), token_at(reading, match.end())
+    before, after = reading.words[at - 1] if at else "", reading.words[end : end + 1]
+    if not at or (before in _HAVE and not match["two"]):
         return False
-    led = tags[0].startswith("VB") or before in _FAR
+    led = reading.tokens[at - 1].tag.startswith("VB") or before in _FAR
     return led and (not after or after[0] in _AFTER_SIDE)
 
 
@@ -261,6 +266,8 @@ def is_denied(reading: Reading, span: Span) -> bool:
     """Whether the clause of a place says that something is not there."""
     first = token_at(reading, span[0])
     if _NOT_THERE.search(reading.text[max(0, span[0] - 40) : span[0]].lower()) or _NOT_SO.match(reading.text, span[1]):
+        return True
+    if _EMPTY.match(reading.text, span[1]):
         return True
     for at in range(first - 1, max(-1, first - _REACH), -1):
         word = reading.words[at]

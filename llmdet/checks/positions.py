@@ -19,6 +19,7 @@ from llmdet.record import Box, Span
 _PARTITION = re.compile(r"\b(?:while|whereas|but)\b|;|,\s+and\b")
 _ONE = re.compile(r"\b(?<!the )(?:one)\b|\b(?:ones|others?|something|someone)\b")
 _ORDINAL = re.compile(r"\bthe\s+(?:(?P<one>former|first)|latter|second|other)\b(?:\s+one)?[^.;]{0,30}$")
+_JOINS = frozenset(["?", ":"])
 _IS_ONE = re.compile(r"\b(?:is|was|being|as)\s+the\s+(?:only\s+)?one\b")
 _HAS = frozenset("has have had having with".split())
 _BARE = re.compile(r"[\s,(]*(?:\w+\s+)?(?:on|to|at|in|toward|towards|near|along)?\s*")
@@ -129,7 +130,7 @@ class _Around:
         if self._generic():
             return after[:1]
         fronted = self.fronted if after is self.after else not self.before
-        return (after[:1] if fronted else self._subject()) or self._only()
+        return (after[:1] if fronted else self._subject()) or self._only() or self._joined()
 
     def _of_two(self, first: bool) -> list[Ground]:
         """What "the former" or "the second" means, where exactly two things were named before it."""
@@ -138,6 +139,22 @@ class _Around:
             boxed = [g for g in self.nouns if g.noun.sentence == number and g.noun.span[1] <= self.place.span[0]]
             if boxed:
                 return boxed[:1] if first and len(boxed) == 2 else boxed[1:2] if len(boxed) == 2 else []
+        return []
+
+    def _joined(self) -> list[Ground]:
+        """The one thing of the sentence that answers or asks: "What is on the left? A dog", "The dog: on the left"."""
+        words = self.reading.words
+        sentence = self.reading.sentences[min(token_at(self.reading, self.place.span[0]), len(words) - 1)]
+        tokens = tokens_of(self.reading, sentence)
+        if any(g.noun.sentence == sentence for g in self.nouns):
+            return []
+        joined = [sentence + 1] if words[tokens.stop - 1] in _JOINS else []
+        if tokens.start and words[tokens.start - 1] in _JOINS:
+            joined = [sentence - 1, *[sentence - 2] * (sentence > 1), *joined]
+        for number in joined:
+            named = [g for g in self.nouns if g.noun.sentence == number]
+            if named:
+                return named if len(named) == 1 and named[0].boxes else []
         return []
 
     def _relative(self, after: list[Ground]) -> list[Ground]:

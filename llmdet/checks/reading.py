@@ -60,6 +60,7 @@ _NOUNS_IN_ING = frozenset(
     "lighting topping frosting icing stuffing filling dressing seasoning covering parking housing spring evening "
     "morning bedding flooring siding sling sibling pudding wedding paving molding".split()
 )
+_MEASURES = frozenset("color colour hue shade count number total tally population quantity".split())  # "the dog count"
 _DETERMINERS = _ARTICLES | frozenset("this that these those it them him each every some".split())
 _NOUNS_IN_ED = frozenset("bed shed sled weed seed reed moped steed thoroughbred".split())
 
@@ -253,7 +254,7 @@ def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
     word, after = lower[head], lower[head + 1]
     if after.endswith("s") and lower[head + 2 : head + 3] and lower[head + 2] in _ARTICLES:
         return True  # "the bus sports a"
-    if after in COLOURS:
+    if after in COLOURS or after in _MEASURES:
         return True  # "somebody painted the vase blue"
     if after in _NO_NOUNS or (after.endswith("ed") and after not in _NOUNS_IN_ED):
         return True
@@ -284,12 +285,6 @@ def _untagged(
             continue
         length, meant = index.at(_words(lower, at))
         begin = at - length + 1
-        if (
-            at + 1 in taken
-            and lower[at + 1] not in _NO_NOUNS
-            and not (begin > 0 and NUMBERS.get(lower[begin - 1], 1) > 1)
-        ):
-            continue
         first = _lead(tokens, begin) if begin > 0 else 0
         if meant and begin > 0 and (tokens[first].tag in ("DT", "CD", "PRP$") or lower[first] == "of"):
             word, lead = lower[at], lower[first]
