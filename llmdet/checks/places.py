@@ -80,8 +80,8 @@ _YET = frozenset(
 _NOT_SO = re.compile(r"[^.,;:!?]{0,60}\b(?:do|does|did|is|are|has|have|can)(?:\s+not|n['\u2019]t)\s*[.,;!]")
 # "The left side is empty"
 _EMPTY = re.compile(
-    r"(?:\s+(?:of|in)\s+(?:the|this)\s+\w+)?\s+(?:\w+\s+){1,3}?"
-    r"(?:empty|emptier|bare|blank|vacant|unoccupied|free|deserted|nothing)\b"
+    r"(?:\s+(?:of|in)\s+(?:the|this)\s+\w+)?\s+(?:is|are|was|were|feels?|looks?|seems?|appears?|remains?|"
+    r"stays?|left|being|has|holds|contains|shows)\s+(?:\w+\s+){0,2}(?:empty|emptier|bare|blank|vacant|unoccupied|free|deserted|nothing)\b"
 )
 _CUTS = frozenset(", ; : . ! ? but while whereas although though because as and ( )".split())
 _HAVE = frozenset("has have had having is are was were be been being 's".split())

@@ -44,7 +44,7 @@ _NEAR_WORDS = frozenset(
 # Words that taggers take for nouns where a sentence begins with them.
 _COMPARED = frozenset("close closer nearer further farther bright vivid vibrant pale deep dark glossy shiny".split())
 _PICTURES = frozenset("image picture photo photograph scene".split())
-_SUBJECTS = frozenset("i we you they he she it who".split())
+_SUBJECTS = frozenset("i we you they he she it who would 'd".split())
 _ARTICLES = frozenset("a an the its their his her".split())
 _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
 _NO_NOUNS = frozenset(
@@ -53,7 +53,8 @@ _NO_NOUNS = frozenset(
     "visible present contrasts dominates presents reveals gleams glows shines appear seem remain exist become somebody "
     "someone everybody everyone "
     "hangs leans occupies turns comes makes keeps takes holds gets fills belongs extends peeks emerges perches hovers "
-    "floats lurks lives looms rises towers blends flanks falls".split()
+    "floats lurks lives looms rises towers blends flanks falls "
+    "turn look come go get keep share take make fit fill occupy feature join".split()
 )
 _NOUNS_IN_ING = frozenset(
     "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
@@ -211,13 +212,22 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
         meant,
         bool(meant),
         _number(phrase, word, lower[_lead(tokens, begin)] if begin < first else ""),
-        phrase.plural or is_plural(word) or singular(word) != word or not _PIECES.isdisjoint(phrase.words),
+        phrase.plural
+        or is_plural(word)
+        or _of_name(word, length, meant)
+        or singular(word) != word
+        or not _PIECES.isdisjoint(phrase.words),
         tuple(lower[first:stop]),
         tuple([w for w in phrase.modifiers if w not in lower[begin : head + 1] and w not in lower[stop : stop + 1]]),
         phrase.determiner,
         (min(first, begin), stop),
         sentence,
     )
+
+
+def _of_name(word: str, length: int, meant: Mapping[str, Fit]) -> bool:
+    """Whether a word is the plural of a name's last word that is no plural elsewhere: "wine glasses"."""
+    return length > 1 and word.endswith("ses") and all(not name.endswith(word) for name in meant)
 
 
 def _lead(tokens: Sequence[Token], begin: int) -> int:
@@ -344,7 +354,8 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
             break
         bound = word in ("no", "not") and near[place + 1 : place + 2] in (["more"], ["fewer"], ["less"])
         bound |= word == "without" and _not_without(lower, first - len(near) + place)
-        if (word in _DENY and not bound) or (word in _LIKE and place >= len(near) - 2):
+        liked = word in _LIKE and place and near[place - 1] in _SUBJECTS  # "I like my dog"
+        if (word in _DENY and not bound) or (word in _LIKE and place >= len(near) - 2 and not liked):
             return True
         if word == "as" and place and near[place - 1] in _AS:
             return True
