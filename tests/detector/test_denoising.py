@@ -67,3 +67,33 @@ def test_noise_of_an_image_does_not_change_with_its_neighbours() -> None:
 def test_nothing_to_noise_gives_nothing() -> None:
     assert build([np.zeros((0, 4), np.float32)], [(1,)], 5, DenoisingSettings()) is None
     assert build([BOXES], [(1,)], 5, DenoisingSettings(groups=0)) is None
+
+
+def test_groups_follow_one_another_and_have_a_positive_and_a_negative_copy_of_every_box() -> None:
+    """As DINO lays them out: of each group first the copies to be found again, then those to be rejected."""
+    count, settings = 3, DenoisingSettings(groups=4, box_noise=0.7)
+    boxes = np.random.default_rng(5).uniform(0.3, 0.5, (count, 4)).astype(np.float32)
+    queries, targets, groups = noised(boxes, settings, np.random.default_rng(6))
+    draws = np.random.default_rng(6)
+    strength = draws.random((4, 2, count, 4), dtype=np.float32).astype(np.float64)
+    sign = draws.random((4, 2, count, 4)) < 0.5
+    number = 0
+    for group in range(4):
+        for negative in (False, True):
+            for box in range(count):
+                assert groups[number] == group
+                assert targets[number] == (-1 if negative else box)
+                cx, cy, w, h = (float(value) for value in boxes[box])
+                edges = []
+                for side, (edge, half) in enumerate(
+                    [(cx - w / 2, w / 2), (cy - h / 2, h / 2), (cx + w / 2, w / 2), (cy + h / 2, h / 2)]
+                ):
+                    share = (strength[group, int(negative), box, side] + negative) * 0.7
+                    moved = edge - share * half if sign[group, int(negative), box, side] else edge + share * half
+                    edges.append(min(max(moved, 0.0), 1.0))
+                x1, x2 = sorted((edges[0], edges[2]))
+                y1, y2 = sorted((edges[1], edges[3]))
+                wanted = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+                assert queries[number].tolist() == pytest.approx(wanted, abs=1e-6)
+                number += 1
+    assert number == len(queries)
