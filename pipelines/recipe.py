@@ -342,7 +342,9 @@ def _override(values: Values, override: str) -> None:
     *above, last = path.split(".")
     place: Any = values
     for key in above:
-        place = place.setdefault(key, {}) if isinstance(place, dict) else place[_number(key, override, place)]
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}  # also a section that the recipe turns off with null
+        place = place[key] if isinstance(place, dict) else place[_number(key, override, place)]
         if not isinstance(place, dict | list):
             raise SettingError(f"--set {override}: {key} holds a plain value, so nothing can be set inside it")
     try:
