@@ -18,7 +18,6 @@ from detector.config import CriterionSettings
 from detector.criterion import Loss
 from detector.data import Batch, TrainData
 from detector.model import OpenDetector
-from detector.schedules import learning_rate
 from detector.train import StepReport, TrainingError, train
 from llmdet.errors import SettingError
 from tests.detector import example_run
@@ -104,7 +103,7 @@ def test_other_settings_do_not_continue_a_run(data: TrainData, tmp_path: Path) -
         train(settings(1, learning_rate=0.001), MODEL, data, tmp_path)
 
 
-def test_a_gradient_that_is_not_a_number_names_the_records(data: TrainData, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_a_number_leaves_no_checkpoint(data: TrainData, tmp_path: Path) -> None:
     def poison(report: StepReport) -> None:
         raise AssertionError("no step may finish")
 
@@ -113,13 +112,54 @@ def test_a_gradient_that_is_not_a_number_names_the_records(data: TrainData, tmp_
     assert checkpoint.checkpoints(tmp_path) == []
 
 
-def test_the_rate_warms_up_and_falls_to_zero() -> None:
-    plan = settings(101, learning_rate=1.0)
-    rates = [learning_rate(plan, step) for step in range(101)]
-    assert rates[0] == rates[1] == 1.0  # one step of warm-up
-    assert rates[51] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.0, abs=1e-3)
-    assert sorted(rates, reverse=True) == rates
+@pytest.mark.slow
+def test_a_running_mean_is_what_is_published_and_a_continued_run_has_the_same_one(
+    data: TrainData, tmp_path: Path
+) -> None:
+    plan = settings(4, ema=0.5)
+    whole = train(plan, MODEL, data, tmp_path / "whole")
+    part = train(plan, MODEL, data, tmp_path / "parts", until=1)
+    assert (part.steps, part.checkpoint) == (1, str(tmp_path / "parts" / "step-000001"))
+    assert not (tmp_path / "parts" / "config.json").exists()  # nothing is published before the end
+    asked: list[int] = []
+    stopped = train(plan, MODEL, data, tmp_path / "parts", stop=lambda: asked.append(1) is None and len(asked) == 2)
+    assert (stopped.first_step, stopped.steps) == (1, 3)
+    rest = train(plan, MODEL, data, tmp_path / "parts")
+    assert [*part.losses, *stopped.losses, *rest.losses] == list(whole.losses)
+    mean, again = weights(whole.folder), weights(rest.folder)
+    assert all(torch.equal(mean[name], again[name]) for name in mean)
+    learned = load_file(Path(whole.checkpoint) / "training" / "weights.safetensors")
+    resumed = load_file(Path(rest.checkpoint) / "training" / "weights.safetensors")
+    assert all(torch.equal(learned[name], resumed[name]) for name in learned)
+    assert not all(torch.equal(learned[name], mean[name]) for name in learned)  # the mean is not the last step
+
+
+def test_a_checkpoint_of_an_older_version_did_what_is_now_the_default(data: TrainData, tmp_path: Path) -> None:
+    train(settings(2), MODEL, data, tmp_path, until=1)
+    note = tmp_path / "step-000001" / "training" / "state.json"
+    state = json.loads(note.read_text())
+    del state["settings"]["accumulate"], state["settings"]["ema"]
+    note.write_text(json.dumps(state))
+    with pytest.raises(SettingError, match=r"ema 0\.0 -> 0\.5"):
+        train(settings(2, ema=0.5), MODEL, data, tmp_path)
+    assert train(settings(2, log_records=True), MODEL, data, tmp_path).first_step == 1
+    (line,) = (tmp_path / "records-0.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"step": 2, "records": json.loads(line)["records"]}
+    assert len(json.loads(line)["records"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"accumulate": 3}, "batch_size 2 must be a multiple of accumulate 3"),
+        ({"ema": 1.0}, "ema is a decay from 0 to below 1"),
+        ({"milestones": (0.0,)}, "milestones are steps or shares above 0"),
+        ({"keep": 0}, "keep is a number from 1 on"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(SettingError, match=expected):
+        settings(1, **changes)
 
 
 GROUP = """
