@@ -34,10 +34,15 @@ def export_model(
         with out.watch("export-model") as progress:
             outcome = write(place, to, format, progress=progress)
         out.result = asdict(outcome)
+        swapped = []
+        if outcome.swapped_queries:
+            of = f"{outcome.swapped_queries} of {outcome.queries} queries"
+            swapped = [f"{of} start from another of two cells that are as good (to {outcome.tie:.1g} in their scores)"]
         out.shown += [
             f"{outcome.model}: {outcome.megabytes:g} MB, made in {outcome.seconds:.1f} s",
             f"differs from the checkpoint by {outcome.score_difference:.1g} in scores and "
             f"{outcome.box_difference:.1g} in boxes (0..1) at most",
+            *swapped,
             f"  {outcome.description}",
             f"  {outcome.tokenizer}",
         ]

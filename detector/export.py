@@ -12,6 +12,7 @@ What differs from the model that is trained, and why; the numbers stay the same:
 from __future__ import annotations
 
 import logging
+import math
 import types
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.nn import functional
@@ -38,7 +38,7 @@ from llmdet.errors import FormatError
 
 ModelFormat = Literal["onnx", "torch"]
 INPUTS = ("pixel_values", "pixel_mask", "input_ids", "attention_mask")
-OUTPUTS = ("logits", "boxes")
+OUTPUTS = ("logits", "boxes", "cells")
 _SMALLEST = 64  # pixels of a side that the sizes of a trace allow
 _TRACED = (2, 224, 288, 12)  # images, height, width, tokens: none of them 0, 1 or equal to another
 _ONE_FILE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
@@ -61,15 +61,17 @@ class Exportable(nn.Module):
 
     def forward(
         self, pixel_values: Tensor, pixel_mask: Tensor, input_ids: Tensor, attention_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, Q, T), -inf on padding, and boxes (B, Q, 4), cxcywh in 0..1 of the padded picture's real part.
 
-        Images (B, 3, H, W) and their mask (B, H, W), prompts (B, T) and their mask (B, T); masks are 0 or 1.
+        Third, the number of the encoder's cell that each query starts from (B, Q): what `compare` needs. Takes images
+        (B, 3, H, W) and their mask (B, H, W), prompts (B, T) and their mask (B, T); masks are 0 or 1.
         """
         out = self.plain(
             pixel_values=pixel_values, pixel_mask=pixel_mask, input_ids=input_ids, attention_mask=attention_mask
         )
-        return out.logits[..., : input_ids.shape[1]], out.pred_boxes
+        cells = out.enc_outputs_class.max(-1).values.topk(self.plain.config.num_queries, dim=1).indices
+        return out.logits[..., : input_ids.shape[1]], out.pred_boxes, cells
 
 
 def trace(model: OpenDetector) -> ExportedProgram:
@@ -114,7 +116,8 @@ def _name_dimensions(model: Any) -> None:
         "pixel_mask": {0: "images", 1: "height", 2: "width"},
     }
     texts = {0: "images", 1: "tokens"}
-    names |= {"input_ids": texts, "attention_mask": texts, "logits": {0: "images", 2: "tokens"}, "boxes": {0: "images"}}
+    names |= {"input_ids": texts, "attention_mask": texts, "logits": {0: "images", 2: "tokens"}}
+    names |= {name: {0: "images"} for name in ("boxes", "cells")}
     for value in [*model.graph.inputs, *model.graph.outputs]:
         sizes = list(value.shape)
         value.shape = type(value.shape)([names[value.name].get(axis, size) for axis, size in enumerate(sizes)])
@@ -122,56 +125,83 @@ def _name_dimensions(model: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Largest differences from the model itself, each query compared with the nearest of the other's."""
+    """Largest differences of a file from the model, query by query; both start from the cells that the file chose.
 
-    scores: float
-    boxes: float
+    Queries start from the encoder's best cells, and each rank among them has an embedding of its own. Where two cells
+    are as good as float32 can tell, runtimes may rank them either way, and then the two queries differ by what their
+    embeddings do, in a file that is right. So the choice is judged by itself: `tie` is by how much the chosen cells
+    differ from the best ones, rank by rank, by the model's own encoder.
+    """
+
+    scores: float = 0.0
+    boxes: float = 0.0  # of numbers in 0..1
+    tie: float = 0.0  # of scores; infinite where a cell was chosen twice
+    swapped: int = 0  # queries that start from another cell than the model's would
+    queries: int = 0
+
+    def joined(self, other: Agreement) -> Agreement:
+        """Of both samples; what is no number stays."""
+        scores, boxes, tie = np.maximum((self.scores, self.boxes, self.tie), (other.scores, other.boxes, other.tie))
+        counts = (self.swapped + other.swapped, self.queries + other.queries)
+        return Agreement(float(scores), float(boxes), float(tie), *counts)
 
 
 def check(path: Path, kind: ModelFormat, model: OpenDetector, shapes: Sequence[tuple[int, int, int, int]]) -> Agreement:
     """Run the file on noise of each shape (images, height, width, tokens) beside the model.
 
-    Raises FormatError where one of them cannot be run.
+    Raises FormatError where it cannot be run.
     """
     run = _onnx_runner(path) if kind == "onnx" else _torch_runner(path)
-    scores, boxes = 0.0, 0.0
+    agreement = Agreement()
     for seed, shape in enumerate(shapes):
         sample = inputs(*shape, seed=seed)
         try:
             found = run(*sample)
         except Exception as error:  # of either runtime
             raise FormatError(f"{path} does not run on (images, height, width, tokens) {shape}: {error}") from error
-        with torch.no_grad():
-            expected = model(*sample)
-        one = difference(found, (expected.logits_BQT.numpy(), expected.boxes_BQ4.numpy()))
-        scores, boxes = np.maximum((scores, boxes), (one.scores, one.boxes))  # NaN stays
-    return Agreement(float(scores), float(boxes))
+        agreement = agreement.joined(compare(found, model, sample))
+    return agreement
 
 
-_Arrays = tuple[NDArray[np.float32], NDArray[np.float32]]  # logits (B, Q, T), boxes (B, Q, 4)
+@torch.no_grad()
+def compare(found: Sequence[Tensor], model: OpenDetector, sample: Sequence[Tensor]) -> Agreement:
+    """How far `found`, what `Exportable` gives for a sample, is from the model's answer.
 
-
-def difference(found: _Arrays, expected: _Arrays) -> Agreement:
-    """How far each query of one answer is from the nearest one of the other.
-
-    Queries are the best of many cells: where two cells are as good, the order may differ, the boxes may not.
+    Raises FormatError for cells that the sample has not.
     """
-    assert found[0].shape == expected[0].shape, (found[0].shape, expected[0].shape)
-    worst = np.zeros(2)  # score, box; NaN stays
-    for row in range(len(found[0])):
-        score = _distances(*(1 / (1 + np.exp(-answer[0][row])) for answer in (found, expected)))
-        box = _distances(found[1][row], expected[1][row])
-        nearest = np.maximum(score, box)
-        for axis in (0, 1):
-            best = np.expand_dims(nearest.argmin(axis), axis)
-            here = [float(np.take_along_axis(kind, best, axis).max()) for kind in (score, box)]
-            worst = np.maximum(worst, here)
-    return Agreement(float(worst[0]), float(worst[1]))
+    logits_BQT, boxes_BQ4, cells_BQ = found
+    with starting_from(cells_BQ) as choices:
+        expected = model(*sample)
+    (cells_BS,) = choices  # the model chooses once
+    best_BQ = cells_BS.topk(cells_BQ.shape[1], dim=1).indices
+    tie = _furthest(cells_BS.gather(1, best_BQ).sigmoid(), cells_BS.gather(1, cells_BQ).sigmoid())
+    once = all(len(row.unique()) == len(row) for row in cells_BQ)
+    return Agreement(
+        scores=_furthest(logits_BQT.sigmoid(), expected.logits_BQT.sigmoid()),
+        boxes=_furthest(boxes_BQ4, expected.boxes_BQ4),
+        tie=tie if once else math.inf,
+        swapped=int((best_BQ != cells_BQ).sum()),
+        queries=cells_BQ.numel(),
+    )
 
 
-def _distances(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Largest difference of any number between all rows of (Q, n) and (Q, n), as (Q, Q)."""
-    return np.stack([np.abs(row - other).max(1) for row in one])
+@contextmanager
+def starting_from(cells_BQ: Tensor) -> Iterator[list[Tensor]]:
+    """Inside, queries start from these cells, not from the encoder's best; gives its logits (B, S) of each choice."""
+    seen: list[Tensor] = []
+
+    def chosen(logits_BS: Tensor, count: int, dim: int) -> tuple[Tensor, Tensor]:
+        if cells_BQ.shape != (len(logits_BS), count) or not 0 <= cells_BQ.min() <= cells_BQ.max() < logits_BS.shape[1]:
+            raise FormatError(f"the file chose cells that are not among {count} of {logits_BS.shape[1]}")
+        seen.append(logits_BS)
+        return logits_BS.gather(dim, cells_BQ), cells_BQ
+
+    with mock.patch.object(torch, "topk", chosen):
+        yield seen
+
+
+def _furthest(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max())
 
 
 def _onnx_runner(path: Path) -> Any:
@@ -180,19 +210,18 @@ def _onnx_runner(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda *sample: session.run(
-        list(OUTPUTS), {name: part.numpy() for name, part in zip(INPUTS, sample, strict=True)}
-    )
+    names = list(OUTPUTS)
+
+    def run(*sample: Tensor) -> list[Tensor]:
+        given = {name: part.numpy() for name, part in zip(INPUTS, sample, strict=True)}
+        return [torch.from_numpy(part) for part in session.run(names, given)]
+
+    return run
 
 
 def _torch_runner(path: Path) -> Any:
     graph = torch.export.load(path).module()
-
-    def run(*sample: Tensor) -> list[NDArray[np.float32]]:
-        with torch.no_grad():
-            return [part.numpy() for part in graph(*sample)]
-
-    return run
+    return torch.no_grad()(graph)
 
 
 def description(parts: Parts, kind: ModelFormat, opset: int | None) -> dict[str, Any]:
@@ -213,6 +242,11 @@ def description(parts: Parts, kind: ModelFormat, opset: int | None) -> dict[str,
                 "type": "float32",
                 "shape": ["images", parts.model.config.num_queries, 4],
                 "is": "cxcywh in 0..1",
+            },
+            "cells": {
+                "type": "int64",
+                "shape": ["images", parts.model.config.num_queries],
+                "is": "the encoder's cell that a query starts from; not needed for boxes",
             },
         },
         "pixels": {

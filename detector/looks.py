@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
-from transformers.image_transforms import get_size_with_aspect_ratio
 
 from detector import text
 from detector.data import pad_ids
@@ -104,9 +103,7 @@ def looks_for_spans(
 
 def model_size(model: Detector, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width at which the model sees an image of (width, height)."""
-    pixels = model.parts.pixels
-    height, width = get_size_with_aspect_ratio((size[1], size[0]), pixels.short_side, pixels.long_side)
-    return int(height), int(width)
+    return model.parts.pixels.size(*size)
 
 
 @torch.inference_mode()

@@ -17,20 +17,30 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, of values in 0..1
 STD = (0.229, 0.224, 0.225)
+_NARROWEST = 0.08  # of the shorter side that is wished for (64 of 800 pixels): less has too few cells for the queries
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Resize to a shorter side, at most a longer one, keeping the aspect; scale to 0..1; normalise."""
+    """Resize to a shorter side, at most a longer one, keeping the aspect; scale to 0..1; normalise.
+
+    A strip that would become narrower than 8 % of the shorter side is stretched to that; upstream crashes.
+    """
 
     short_side: int = 800
     long_side: int = 1333
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
 
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Height and width at which a picture is seen."""
+        tall, wide = get_size_with_aspect_ratio((height, width), self.short_side, self.long_side)
+        least = max(1, round(_NARROWEST * self.short_side))
+        return max(int(tall), least), max(int(wide), least)
+
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """RGB photo to (3, height, width) float32."""
-        height, width = get_size_with_aspect_ratio((image.height, image.width), self.short_side, self.long_side)
+        height, width = self.size(*image.size)
         if (height, width) != (image.height, image.width):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         scale = 1.0 / (255.0 * np.array(self.std, dtype=np.float32))

@@ -12,17 +12,23 @@ from llmdet import files
 from llmdet.errors import FormatError, SettingError
 
 if TYPE_CHECKING:
+    from detector.export import Agreement
     from pipelines.parts import Progress
 
 ModelFormat = Literal["onnx", "torch"]
 SUFFIXES: dict[ModelFormat, str] = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-3  # of scores and of boxes in 0..1
+TIED = 1e-4  # of the scores of two of the encoder's cells, so that either may come first
 CHECKED = ((1, 192, 256, 8), (2, 256, 200, 20))  # images, height, width, tokens: other ones than were traced
 
 
 @dataclass(frozen=True, slots=True)
 class ExportModelOutcome:
-    """The files, and how far the exported detector's answers are from those of the checkpoint."""
+    """The files, and how far the exported detector's answers are from those of the checkpoint.
+
+    Of so many `queries` that were compared, `swapped_queries` start from another of two cells whose scores differ by
+    `tie` at most; see `detector.export.Agreement`.
+    """
 
     model: str
     description: str
@@ -30,6 +36,9 @@ class ExportModelOutcome:
     megabytes: float
     score_difference: float
     box_difference: float
+    tie: float
+    swapped_queries: int
+    queries: int
     seconds: float
 
 
@@ -59,11 +68,7 @@ def export_model(
         export.write(program, place, kind)
         _told(progress, 2)
         agreement = export.check(place, kind, model, CHECKED)
-        if not (agreement.scores <= TOLERANCE and agreement.boxes <= TOLERANCE):  # NaN is no agreement
-            raise FormatError(
-                f"the exported detector differs from {checkpoint} by {agreement.scores:.2g} in a score and "
-                f"{agreement.boxes:.2g} in a box; at most {TOLERANCE:g} is expected, so that nothing was written"
-            )
+        accept(agreement, checkpoint)
         opset = export.onnx_opset(place) if kind == "onnx" else None
         for file in sorted(place.parent.iterdir()):
             os.replace(file, path.parent / file.name)
@@ -82,8 +87,25 @@ def export_model(
         megabytes=round(sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6, 1),
         score_difference=agreement.scores,
         box_difference=agreement.boxes,
+        tie=agreement.tie,
+        swapped_queries=agreement.swapped,
+        queries=agreement.queries,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def accept(agreement: Agreement, checkpoint: str) -> None:
+    """Raise FormatError where a file is not the checkpoint; what is no number is no agreement."""
+    if not agreement.tie <= TIED:
+        raise FormatError(
+            f"the exported detector chose other cells than {checkpoint}, whose scores differ by {agreement.tie:.2g}; "
+            f"at most {TIED:g} is expected, so that nothing was written"
+        )
+    if not (agreement.scores <= TOLERANCE and agreement.boxes <= TOLERANCE):
+        raise FormatError(
+            f"the exported detector differs from {checkpoint} by {agreement.scores:.2g} in a score and "
+            f"{agreement.boxes:.2g} in a box; at most {TOLERANCE:g} is expected, so that nothing was written"
+        )
 
 
 def format_of(out: str, kind: ModelFormat | None) -> ModelFormat:

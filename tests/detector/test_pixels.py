@@ -37,3 +37,13 @@ def test_settings_survive_a_saved_processor(tmp_path: pytest.TempPathFactory) ->
     pixels = Pixels(60, 100, (0.5, 0.4, 0.3), (0.2, 0.3, 0.1))
     pixels.processor().save_pretrained(str(tmp_path))
     assert Pixels.of(GroundingDinoImageProcessorPil.from_pretrained(str(tmp_path))) == pixels
+
+
+def test_a_strip_is_stretched_to_what_the_queries_need() -> None:
+    """2000 x 3 pixels would be 1333 x 2; 3000 x 1 would have no height."""
+    for width, height, tall in ((2000, 3, 64), (3000, 1, 64), (2000, 150, 100)):
+        assert Pixels()(picture(width, height)).shape[1] == tall
+        assert Pixels()(picture(height, width)).shape[2] == tall
+    assert Pixels()(picture(2000, 3)).shape[2] == 1333
+    assert Pixels()(picture(1, 1)).shape == (3, 800, 800)
+    assert Pixels(10, 100)(picture(300, 1)).shape[1] == 1

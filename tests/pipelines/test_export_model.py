@@ -30,11 +30,24 @@ def test_an_address_is_no_place_for_a_model():
         format_of("s3://bucket/b.onnx", None)
 
 
-def test_a_file_that_does_not_agree_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("agreement", "says"),
+    [
+        (export.Agreement(0.0, float("nan")), r"differs from .* nothing was written"),
+        (export.Agreement(1.1e-3, 0.0), r"differs from .* by 0.0011 in a score .* nothing was written"),
+        (
+            export.Agreement(0.0, 0.0, 2e-4, 2, 30),
+            r"chose other cells than .* differ by 0.0002; .* nothing was written",
+        ),
+    ],
+)
+def test_a_file_that_does_not_agree_is_not_written(
+    agreement: export.Agreement, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     checkpoint.write_model(tmp_path / "tiny", checkpoint.start(quickstart_model(), seed=1))
     monkeypatch.setattr(export, "trace", lambda model: SimpleNamespace())
     monkeypatch.setattr(export, "write", lambda program, path, kind: path.write_bytes(b"other"))
-    monkeypatch.setattr(export, "check", lambda *args: export.Agreement(0.0, float("nan")))
-    with pytest.raises(FormatError, match=r"differs from .* nothing was written"):
+    monkeypatch.setattr(export, "check", lambda *args: agreement)
+    with pytest.raises(FormatError, match=says):
         export_model(str(tmp_path / "tiny"), str(tmp_path / "out" / "a.pt2"))
     assert list((tmp_path / "out").iterdir()) == []
