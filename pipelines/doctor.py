@@ -35,6 +35,7 @@ EXTRAS = {  # extra -> modules that it cannot do without
     "demo": ("gradio",),
     "video": ("cv2",),
     "http": ("aiohttp",),
+    "wandb": ("wandb",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
 }
 NLTK_DATA = ("tokenizers/punkt_tab", "taggers/averaged_perceptron_tagger_eng", "corpora/stopwords", "corpora/wordnet")
