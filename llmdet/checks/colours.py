@@ -169,7 +169,12 @@ def _joined(reading: Reading, here: int) -> list[str]:
         led = reading.words[tokens.stop - 1] in _JOINS
         tokens = tokens_of(reading, sentence)
         words = reading.words[tokens.start : tokens.stop]
-        led = led or not _PRONOUNS.isdisjoint(words) or (words[:1] == ("the",) and not _HUES.isdisjoint(words[:3]))
+        led = (
+            led
+            or (0 < len(words) < 3 and bool(_colours_in(words[0])))
+            or not _PRONOUNS.isdisjoint(words)
+            or (words[:1] == ("the",) and not _HUES.isdisjoint(words[:3]))
+        )
         if not words or not led or _coloured(reading, sentence):
             return []
         if found := _free(reading, tokens):

@@ -20,7 +20,7 @@ To = Literal["picture", "next", "owner", "its", "order"]
 _FRAME = r"(?:image|picture|photo|photograph|frame|scene|shot|view|screen|composition|canvas|snapshot)"
 _PART = (
     r"(?:side|half|part|portion|section|area|corner|edge|border|third|quarter|margin|region|quadrant|end|foreground|"
-    r"background|middle|cent(?:re|er))"
+    r"background|column|strip|segment|zone|middle|cent(?:re|er))"
 )
 _SIDE = r"(?:left|right|top|bottom|upper|lower)"
 _PLACE = re.compile(
@@ -46,7 +46,7 @@ _HEIGHT = re.compile(
 _ANY = re.compile(rf"{_SIDE}|above|below|beneath|high|low")
 _MOST = re.compile(r"\b(?P<one>left|right|top|bottom|upper|lower)-?most\b")
 _MIDDLE = (
-    rf"(?:{_FRAME}['\u2019]s\s+)?(?:(?:very|dead|exact|horizontal|vertical|imaginary)\s+)*"
+    rf"(?:{_FRAME}(?:['\u2019]s)?\s+)?(?:(?:very|dead|exact|horizontal|vertical|imaginary)\s+)*"
     r"(?:middle|mid|cent(?:re|er))[-\s]?(?:line|point)?(?![-\w])(?!\s+of\s+(?!(?:the|this|our|my)\s+" + _FRAME + r"\b))"
 )
 _OF_FRAME = re.compile(
@@ -62,7 +62,7 @@ _OPENING = re.compile(
 )
 # "Not on the left but", "on the left rather than on"
 _NOT_THERE = re.compile(
-    r"(?:\b(?:not|never|instead of|rather than|as opposed to)|n['\u2019]t)\s+"
+    r"(?:\b(?:not|never|instead of|rather than|as opposed to|far from being)|n['\u2019]t)\s+"
     r"(?:(?:on|at|in|to|towards?|near|along|by)\s+)?$"
 )
 # "Glancing to the left reveals", "Turning to the left, one finds": who looks on turns, and no thing of the picture
@@ -81,9 +81,10 @@ _NOT_SO = re.compile(r"[^.,;:!?]{0,60}\b(?:do|does|did|is|are|has|have|can)(?:\s
 # "The left side is empty"
 _EMPTY = re.compile(
     r"(?:\s+(?:of|in)\s+(?:the|this)\s+\w+)?\s+(?:is|are|was|were|feels?|looks?|seems?|appears?|remains?|"
-    r"stays?|left|being|has|holds|contains|shows)\s+(?:\w+\s+){0,2}(?:empty|emptier|bare|blank|vacant|unoccupied|free|deserted|nothing)\b"
+    r"stays?|left|being|has|holds|contains|shows)\s+(?:\w+\s+){0,2}(?:empty|emptier|bare|blank|vacant|unoccupied|free|deserted|nothing(?!\s+(?:but|else)))\b"
 )
 _CUTS = frozenset(", ; : . ! ? but while whereas although though because as and ( )".split())
+_ASKS = frozenset("is are was were do does did can could has have".split())
 _HAVE = frozenset("has have had having is are was were be been being 's".split())
 _FAR = frozenset(
     "glance look turn further farther more slightly far well off over way center centre stage just eyes".split()
@@ -98,10 +99,13 @@ _TURNED = re.compile(
     r"flie|direct|angle|aim|travel|swing|veer|shift(?!ed)|stretch|lead|open|bow|cast|strid|migrat|step)\w*$"
 )
 _MOVING = re.compile(r"(?:walk|run|driv|fly|flie|mov|head|travel|com(?:es|ing)|step|migrat|look|star|gaz)\w*$")
+_IMPERATIVE = frozenset("look glance gaze turn go move head pan scan shift".split())
 _OWNING = frozenset("its his her their".split())  # "a dog shifts its attention"
 _LOOKING = frozenset("looking glancing gazing turning moving going panning scanning shifting".split())
 _REACH = 14  # words that are looked back over for a verb or a denial
-_GUIDES = frozenset("we you one i eye eyes gaze viewer attention view focus let us".split())  # "as we move to the left"
+_GUIDES = frozenset(
+    "we you one i eye eyes gaze viewer attention view focus let us anyone anybody everyone whoever reader".split()
+)  # "as we move to the left"
 _OPENERS = frozenset("A An The One Two In On At To Toward Towards Over There Look Near Next Right".split())
 
 
@@ -189,7 +193,12 @@ def _above(text: str) -> list[Place]:
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
-    if is_denied(reading, match.span()) or before[-2:-1] == ["what"] or "than" in before[-2:]:
+    if (
+        is_denied(reading, match.span())
+        or _is_asked(reading, match.start())
+        or before[-2:-1] == ["what"]
+        or "than" in before[-2:]
+    ):
         return None  # "not on the left", "what is left of it", "(closer to the top) than to the bottom"
     if _turned(reading, match):
         return None  # "looks to the left"
@@ -278,6 +287,17 @@ def is_denied(reading: Reading, span: Span) -> bool:
     return False
 
 
+def _is_asked(reading: Reading, at: int) -> bool:
+    """Whether a place is in a question that is answered by yes or no: "Is the dog on the left?"."""
+    first = token_at(reading, at)
+    last = min(len(reading.words), first + _REACH)
+    if "?" not in reading.words[first:last]:
+        return False
+    sentence = reading.sentences[first]
+    begin = bisect.bisect_left(reading.sentences, sentence)
+    return reading.words[begin] in _ASKS and reading.sentences[reading.words.index("?", first)] == sentence
+
+
 def _turned(reading: Reading, match: re.Match[str]) -> bool:
     """Whether a thing of the picture turns or moves that way; who looks on may."""
     first = token_at(reading, match.start())
@@ -292,7 +312,9 @@ def _turned(reading: Reading, match: re.Match[str]) -> bool:
     )
     verb = next((at for at in range(first - 1, max(low - 1, first - 8), -1) if _moves(reading, at, verbs)), None)
     around = reading.words[max(low, (verb or 0) - 3) : first]
-    if verb is None or (_OWNING.isdisjoint(around) and not _GUIDES.isdisjoint(around)):
+    if verb is None or (verb and reading.words[verb - 1] == "," and reading.words[verb] in _IMPERATIVE):
+        return False  # "to see a dog, look to the left"
+    if _OWNING.isdisjoint(around) and not _GUIDES.isdisjoint(around):
         return False  # "our eyes travel", "shifting our attention to the left"
     if any(noun.tokens[1] <= verb and not is_frame(noun.words) for noun in reading.nouns_from(low, verb - low)):
         return True

@@ -18,7 +18,9 @@ from llmdet.record import Box, Span
 
 _PARTITION = re.compile(r"\b(?:while|whereas|but)\b|;|,\s+and\b")
 _ONE = re.compile(r"\b(?<!the )(?:one)\b|\b(?:ones|others?|something|someone)\b")
-_ORDINAL = re.compile(r"\bthe\s+(?:(?P<one>former|first)|latter|second|other)\b(?:\s+one)?[^.;]{0,30}$")
+_ORDINAL = re.compile(
+    r"\bthe\s+(?:(?P<one>former|first)|latter|second|other)\b(?!\s+(?:thing|object|item|element|side|half))(?:\s+one)?[^.;]{0,30}$"
+)
 _JOINS = frozenset(["?", ":"])
 _IS_ONE = re.compile(r"\b(?:is|was|being|as)\s+the\s+(?:only\s+)?one\b")
 _HAS = frozenset("has have had having with".split())
@@ -132,6 +134,12 @@ class _Around:
         fronted = self.fronted if after is self.after else not self.before
         return (after[:1] if fronted else self._subject()) or self._only() or self._joined()
 
+    def _with(self, ground: Ground) -> bool:
+        """Whether a sentence begins with "with" and this noun."""
+        first = ground.noun.tokens[0]
+        opens = first == 1 or (first > 1 and self.reading.sentences[first - 2] != self.reading.sentences[first])
+        return opens and self.reading.words[first - 1] == "with"
+
     def _of_two(self, first: bool) -> list[Ground]:
         """What "the former" or "the second" means, where exactly two things were named before it."""
         sentence = self.reading.sentences[token_at(self.reading, self.place.span[0])]
@@ -186,6 +194,8 @@ class _Around:
             return []  # "a dog sits beside a bench, left of it"
         if len(before) == 2 and self.reading.words[before[1].noun.tokens[0] - 1] in _HAS:
             return [before[1], before[0]]  # "a bench has a dog above it"
+        if len(before) == 1 and after and self._with(before[0]):
+            return [before[0], after[0]]  # "with a dog above it, a cat"
         other = self._meant(pronoun)
         thing = self._subject()[:1] if before else after[:1]
         if thing == other and after:
@@ -205,6 +215,8 @@ class _Around:
             its = self._meant(token_at(self.reading, self.place.span[0]))
             return [*self.after[:1], *its] if its and self.after else []
         if len(self.before) == 1:
+            if self.after and self._with(self.before[0]):
+                return [self.before[0], self.after[0]]  # "with a dog on its left, a cat"
             if self.after:
                 return [self.after[0], self.before[0]]
             return self.before if self._of_frame() else []  # "the picture has a cat to its left"

@@ -54,7 +54,7 @@ _NO_NOUNS = frozenset(
     "someone everybody everyone "
     "hangs leans occupies turns comes makes keeps takes holds gets fills belongs extends peeks emerges perches hovers "
     "floats lurks lives looms rises towers blends flanks falls "
-    "turn look come go get keep share take make fit fill occupy feature join".split()
+    "consists consist turn look come go get keep share take make fit fill occupy feature join".split()
 )
 _NOUNS_IN_ING = frozenset(
     "building ceiling railing painting clothing drawing wing ring string swing king crossing opening awning landing "
@@ -160,6 +160,8 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
 def _opens_with_participle(tokens: Sequence[Token], phrase: Phrase) -> bool:
     """Whether a sentence begins with "Seen to" or "Placed on", whose capital makes it look like a name."""
     first, stop = phrase.tokens
+    if stop - first == 1 and stop < len(tokens) and tokens[first].text in ("Shown", "Seen", "Featured", "Pictured"):
+        return tokens[stop].text in ("is", "are", "here")
     if (
         stop - first != 1
         or tokens[first].tag not in ("NN", "NNP")
@@ -212,7 +214,7 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
         meant,
         bool(meant),
         _number(phrase, word, lower[_lead(tokens, begin)] if begin < first else ""),
-        phrase.plural
+        (phrase.plural and head == end)
         or is_plural(word)
         or _of_name(word, length, meant)
         or singular(word) != word
@@ -354,7 +356,7 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
             break
         bound = word in ("no", "not") and near[place + 1 : place + 2] in (["more"], ["fewer"], ["less"])
         bound |= word == "without" and _not_without(lower, first - len(near) + place)
-        liked = word in _LIKE and place and near[place - 1] in _SUBJECTS  # "I like my dog"
+        liked = word in _LIKE and not _SUBJECTS.isdisjoint(near[:place])  # "I really like my dog"
         if (word in _DENY and not bound) or (word in _LIKE and place >= len(near) - 2 and not liked):
             return True
         if word == "as" and place and near[place - 1] in _AS:
