@@ -40,19 +40,37 @@ _ENGLISH = (
         "street room wall wearing standing sitting holding background foreground small large".split()
     )
 ) - frozenset("is has do come use set pet lap pat post van".split())
+# Words with accents that English has taken over.
+_LOANS = frozenset(
+    "café cafés crêpe crêpes crème fraîche brûlée sauté sautéed purée puréed soufflé pâté flambé consommé entrée "
+    "entrées ragoût rosé éclair éclairs façade façades décor cliché clichés fiancé fiancée résumé naïve béchamel mâché "
+    "appliqué piñata piñatas jalapeño jalapeños piña señor señora açaí döner smörgåsbord".split()
+)
 _BEYOND_LATIN = re.compile(r"[^\W\d_\x00-\u024f]")
 _WORD = re.compile(r"[^\W\d_]+")
+# Words of other scripts with only spaces, commas and signs of that script between them.
+_RUN = re.compile(r"[^\W\d_\x00-\u024f](?:[^\x00-\u024f]|[ ,.:-]{1,2}(?=[^\x00-\u024f]))*")
+# Text that can be read in the picture: "the sign reads ...", "the characters ... are printed on it".
+_SHOWN = re.compile(
+    r"(?:\b(?:reads?|reading|says?|saying|written|writing|words?|characters?|letters?|lettering|texts?|label\w*|titled?|"
+    r"named?|called|spells?|spelling|inscriptions?|logo|kanji|hanzi|hangul|katakana|hiragana|glyphs?|calligraphy|brand|"
+    r"slogan|phrase|marked|stamped|engraved|embossed|printed|sign|banner|means?|meaning)\b"
+    r"(?:[ ,:;]+[\w'-]+){0,3}[ ,:;]*|\()$"
+)
+_SHOWN_AFTER = re.compile(r" ?(?:\)|(?:is|are) (?:\w+ly )?(?:written|printed|painted|engraved|embossed|displayed)\b)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequireEnglish:
     """Take out captions with a sentence or a long part that is not English, and those without any word.
 
-    Quotations are not read, so that a sign may say anything; names and single foreign words pass.
+    Quotations are not read, so that a sign may say anything, and neither is text of another script that is said to be
+    shown ("the sign reads ..."). Any other word of another script is one that a model slipped into ("a man is riding a
+    \u81ea\u884c\u8f66"). Names and single foreign words in Latin script pass.
     """
 
     after: ClassVar[tuple[str, ...]] = ("LimitLength", "CleanDebris")
-    max_share: float = 0.12  # of the letters that may be of another script than Latin
+    max_share: float = 0.5  # of the letters that may be of another script, all of them text in the picture
 
     def __call__(self, record: Record) -> Record | Kept:
         return judge_captions(record, self.judge)
@@ -61,14 +79,30 @@ class RequireEnglish:
         text = caption.text
         if not _WORD.search(text):
             return lost(caption, "no_language", text[:40])
-        if not text.isascii() and (share := other_script(mask_quotes(text))) > self.max_share:
-            return lost(caption, "wrong_language", f"{share:.0%} of the letters are not Latin")
+        if not text.isascii() and _BEYOND_LATIN.search(text):
+            masked = mask_quotes(text)
+            if slip := slipped(masked):
+                return lost(caption, "wrong_language", f"{slip[:40]!r} is not Latin")
+            if (share := other_script(masked)) > self.max_share:
+                return lost(caption, "wrong_language", f"{share:.0%} of the letters are not Latin")
         if text.isascii() and _FOREIGN.isdisjoint(words_of(text)):
             return caption
         for sentence, masked in split_with_mask(text):
             if not (masked.isascii() and _FOREIGN.isdisjoint(masked.lower().split())) and is_foreign(masked):
                 return lost(caption, "wrong_language", sentence[:80])
         return caption
+
+
+def slipped(text: str) -> str:
+    """The first words of another script that are not said to be shown; single Greek letters are signs."""
+    for run in _RUN.finditer(text):
+        scripts = {unicodedata.name(char, "").split(" ")[0] for char in _BEYOND_LATIN.findall(run[0])}
+        if scripts <= {"LATIN", "MODIFIER"} or (scripts == {"GREEK"} and max(map(len, run[0].split())) == 1):
+            continue
+        before = text[max(0, run.start() - 60) : run.start()]
+        if not _SHOWN.search(before) and not _SHOWN_AFTER.match(text, run.end()):
+            return run[0].strip()
+    return ""
 
 
 def other_script(text: str) -> float:
@@ -91,6 +125,6 @@ def is_foreign(sentence: str) -> bool:
             english += 1
         elif not (named and low in _PARTICLES):
             foreign += low in _FOREIGN
-            accented += not word.isascii() and word == low
+            accented += not word.isascii() and word == low and low not in _LOANS
         named = word[0].isupper() or (named and low in _PARTICLES)
     return foreign + accented > english and (foreign > 1 or (foreign > 0 and accented > 0) or accented > 2)
