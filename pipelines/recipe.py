@@ -164,7 +164,13 @@ class TrainSection(_Section):
 
         if isinstance(self.captions, dict):
             build(CaptionSettings, self.captions, "train.captions")
-        return build(TrainSettings, self.values(), "train.settings")
+        settings = build(TrainSettings, self.values(), "train.settings")
+        if settings.batch_size % (self.workers * settings.accumulate):
+            raise SettingError(
+                f"train.settings.batch_size {settings.batch_size} must be a multiple of train.workers {self.workers} "
+                f"times accumulate {settings.accumulate}"
+            )
+        return settings
 
 
 def captions_for(start: str) -> Values:

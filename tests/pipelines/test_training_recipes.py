@@ -18,6 +18,7 @@ from detector.data import TrainData
 from detector.sizes import SIZES, config_of
 from detector.train import train
 from llmdet import world
+from llmdet.errors import SettingError
 from pipelines.recipe import TrainSection, load, workflows
 from pipelines.run import run
 from tests.detector import example_run
@@ -116,6 +117,18 @@ def test_a_step_can_be_divided_and_captions_are_learned_from(name: str) -> None:
         assert (captions_of(name).image_weight, captions_of(name).region_weight) == (0.0, 1.0)
     else:
         assert (captions_of(name).image_weight, captions_of(name).region_weight) == (1.0, 1.0)
+
+
+def test_a_step_that_cannot_be_divided_fails_before_anything_runs() -> None:
+    with pytest.raises(SettingError, match=r"batch_size 16 must be a multiple of train\.workers 3 times accumulate 1$"):
+        load("train_swin_t", ["train.workers=3"])
+
+
+def test_a_setting_below_a_section_that_is_off_turns_it_on() -> None:
+    assert load("train_cpu").caption is None
+    turned = load("train_cpu", ["caption.engine=template"]).caption
+    assert turned is not None
+    assert turned.engine == "template"
 
 
 # --- Real sizes ----------------------------------------------------------------------------------------------------
