@@ -86,7 +86,9 @@ def verb_at(piece: str, start: int = 0, joined: bool = False) -> int:
     before = earlier = ""
     single = end = 0  # words since "a" or "an" without a preposition: no plural can follow there
     for word in _WORD.finditer(piece, start):
-        low = _NOT.sub("", word[0].lower())
+        low = word[0].lower()
+        if low.endswith("t"):
+            low = _NOT.sub("", low)
         if before and low in VERBS:
             goes_on = piece.startswith(",", end) and (low in BE or low not in _PLAIN or joined or low in _SEEMING)
             if goes_on or _is_verb(low, before, earlier, joined):

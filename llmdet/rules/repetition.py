@@ -22,7 +22,9 @@ _NUMBER = re.compile(
     r"\b(?:\d+(?:st|nd|rd|th)?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|first|second|third|fourth|"
     r"fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|next|last|another)\b"
 )
+_JOINING = frozenset(("and", "or"))
 _MARKS = " .!?,;:\"'\u201c\u201d()"
+_FORM_WORDS = 16  # longer sentences are not compared word by word
 _LONG_TOKEN = 24  # characters: no word, but "hahaha..."
 
 
@@ -43,13 +45,8 @@ class RejectRepetition:
 
     def judge(self, caption: Caption, level: Level) -> Caption | Drop | Retry:
         tokens = caption.text.split()
-        for token in tokens:
-            if (
-                len(token) >= _LONG_TOKEN
-                and (stutter := _STUTTER.search(token))
-                and len(stutter[0]) >= _LONG_TOKEN // 2
-            ):
-                return lost(caption, "repetition", f"{stutter[1]!r} {len(stutter[0]) // len(stutter[1])} times")
+        if max(map(len, tokens), default=0) >= _LONG_TOKEN and (stutter := _stutter(tokens)):
+            return lost(caption, "repetition", stutter)
         said_once = self._sentences(caption)
         if not isinstance(said_once, Caption):
             return said_once
@@ -62,18 +59,29 @@ class RejectRepetition:
 
     def _loop(self, words: list[str]) -> str:
         """The first phrase that is said too often in a row, or runs of words that are mostly the same."""
-        for size in self._distances(words):
+        distances = self._distances(words)
+        for size in distances:
             long = size >= self.long_phrase
             needed = 2 if long else self.times + (size < 3)
             # The word that joins the rounds ("and a kite", "and a kite") may be missing after the last.
             slack = 1 if 3 < size < self.long_phrase or size > 2 * self.long_phrase else 0
             if end := _run(words, size, size * (needed - 1) - slack):
                 return f"{' '.join(words[end - size : end])!r} {needed} times in a row"
+        if distances and (found := self._list_loop([word for word in words if word not in _JOINING])):
+            return found
         if len(words) >= self.distinct_words:
             runs = list(zip(words, words[1:], words[2:], words[3:], strict=False))
             share = len(set(runs)) / len(runs)
             if share < self.min_distinct:
                 return f"{share:.0%} of the runs of four words are different"
+        return ""
+
+    def _list_loop(self, words: list[str]) -> str:
+        """The first phrase that is listed too often, with "and" or not: "a chair, a chair, a chair, and a chair"."""
+        for size in self._distances(words):
+            needed = self.times + (size < 3)
+            if end := _run(words, size, size * (needed - 1)):
+                return f"{' '.join(words[end - size : end])!r} {needed} times in a list"
         return ""
 
     def _distances(self, words: list[str]) -> list[int]:
@@ -103,6 +111,8 @@ class RejectRepetition:
         counted = [bool(key) and (few or " " in key) for key in keys]
         if most := _too_often(list(compress(keys, counted)), self.sentence_times):
             return lost(caption, "repetition", f"a sentence {self.sentence_times} times: {most[:80]!r}")
+        if caption.provenance.origin == "lmm" and (form := _form(keys, 2 * self.sentence_times)):
+            return lost(caption, "repetition", f"{2 * self.sentence_times} sentences like {form[:80]!r}")
         if len(set(keys)) == len(keys):
             return caption
         first = {key: place for place, key in reversed(list(enumerate(keys)))}
@@ -116,15 +126,32 @@ class RejectRepetition:
 
 def _too_often(keys: list[str], times: int) -> str:
     """A sentence that is there so many times, or twice as many with other numbers ("The first man is tall.")."""
-    if not keys:
-        return ""
-    most, count = Counter(keys).most_common(1)[0]
-    if count >= times:
-        return most
-    if Counter([key[-8:] for key in keys]).most_common(1)[0][1] < 2 * times:
+    if _may_hold(keys, times):
+        most, count = Counter(keys).most_common(1)[0]
+        if count >= times:
+            return most
+    if not _may_hold([key[-8:] for key in keys], 2 * times):
         return ""
     most, count = Counter([_NUMBER.sub("#", key) for key in keys]).most_common(1)[0]
     return most if count >= 2 * times else ""
+
+
+def _may_hold(keys: list[str], times: int) -> bool:
+    """Whether one of them may be there so many times: told from how many are different, which is quick."""
+    return len(keys) - len(set(keys)) >= times - 1
+
+
+def _form(keys: list[str], times: int) -> str:
+    """A form that so many sentences fill with another word each: "there is a * on the shelf"."""
+    # They begin or end alike, which few captions do: only those are taken apart.
+    if not (_may_hold([key[:6] for key in keys], times) or _may_hold([key[-6:] for key in keys], times)):
+        return ""
+    forms: Counter[str] = Counter()
+    for words in {tuple(key.split()) for key in keys}:
+        if 3 < len(words) <= _FORM_WORDS:
+            forms.update(" ".join((*words[:at], "*", *words[at + 1 :])) for at in range(len(words)))
+    form, count = forms.most_common(1)[0] if forms else ("", 0)
+    return form if count >= times else ""
 
 
 def _stutter(tokens: list[str]) -> str:
