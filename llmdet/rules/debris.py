@@ -35,8 +35,9 @@ _CELLS = re.compile(r"[ \t]*\|[ \t]*|^[ \t|:-]+$")
 _QUOTED = re.compile(r"\s*(?:\"([^\"]+)\"|\u201c([^\u201c\u201d]+)\u201d)\s*")
 # UTF-8 that was read as Latin-1 or Windows-1252: "caf\u00c3\u00a9", "It\u00e2\u20ac\u2122s"
 _MISREAD = re.compile(r"[\u00c2\u00c3][\u0080-\u00bf]|\u00e2[\u0080-\u00bf\u20ac][\u0080-\u00bf\u2018-\u2122]")
-_LABEL = re.compile(r"\A\s*(?:caption|description|answer|label|phrase|assistant)\s*:\s*(?=\S)", re.I)
-_BULLET = re.compile(r"\s*(?:[-*+\u2022\u25cf\u25aa\u2013]\s+|\(?\d{1,2}[.)]\s+|#{1,6}\s+|>\s+)")
+_LABEL = re.compile(r"\A\s*(?:(?:caption|description|answer|label|phrase|assistant)\s*:\s*|assistant\n)(?=\S)", re.I)
+_ROLE = re.compile(r"\A\s*assistant\n", re.I)
+_BULLET = re.compile(r"\s*(?:[-*+\u2022\u25cf\u25aa\u2013]\s+|\(?\d{1,2}[.)](?:\s+|(?=[A-Z*]))|#{1,6}\s+|>\s+)")
 _PREAMBLE = re.compile(
     r"\s*(?:(?:sure|certainly|of course|absolutely|okay|ok)[,.!]*\s*)?"
     r"(?:(?:here(?:'s|\u2019s| is| are)|below is|this is|the following is) (?:an? |the |my |your )?(?:\w+,? ){0,4}?"
@@ -50,6 +51,9 @@ _TAIL = re.compile(
     r"would you like)\b[^\n]{0,200}$",
     re.I,
 )
+# Marks of Chinese typing in Latin text.
+_WIDE = re.compile(r"(?<=[!-~])[\uff0c\u3002\uff01\uff1f\uff1a\uff1b\u3001](?=[ -~]|$)")
+_NARROW = dict(zip("\uff0c\u3002\uff01\uff1f\uff1a\uff1b\u3001", ",.!?:;,", strict=True))
 # Text without any of these has nothing to clean: most captions need no other pattern.
 _SUSPECT = re.compile(r"[*_`#<>\[\]|{}\\\ufffd]|&[#\w]{2,8};|---|===|  |\s$")
 _SUSPECT_START = re.compile(
@@ -105,7 +109,7 @@ def _is_clean(text: str) -> bool:
         and not _SUSPECT.search(text)
         and not _SUSPECT_START.match(text)
         and not _SUSPECT_END.search(text, max(0, len(text) - _TALK))
-        and (text.isascii() or not _MISREAD.search(text))
+        and (text.isascii() or not (_MISREAD.search(text) or _WIDE.search(text)))
     )
 
 
@@ -118,7 +122,7 @@ def _read_well(text: str) -> str:
     if not text.isascii():
         if _MISREAD.search(text):
             text = _MISREAD.sub(_as_utf8, text)
-        text = text.replace("\ufffd", "")
+        text = _WIDE.sub(lambda mark: _NARROW[mark[0]] + " ", text.replace("\ufffd", ""))
     return text
 
 
@@ -133,13 +137,15 @@ def _as_utf8(found: re.Match[str]) -> str:
 
 def _only_answer(text: str) -> str:
     """The one text of an answer in JSON, without its key; other JSON stays for other rules."""
-    if not text.lstrip().startswith("{"):
+    if not text.lstrip().startswith(("{", '["')):
         return text
     try:
         answer = orjson.loads(text)
     except ValueError:
         return text
-    texts = [value for value in answer.values() if isinstance(value, str)] if isinstance(answer, dict) else []
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    texts = [value for value in answer if isinstance(value, str)]
     return texts[0] if len(texts) == len(answer) == 1 else text
 
 
@@ -181,7 +187,7 @@ def _substitute(char: str) -> str:
 
 
 def _without_talk(text: str) -> str:
-    for pattern in (_SURE, _PREAMBLE):
+    for pattern in (_ROLE, _SURE, _PREAMBLE):
         if found := pattern.match(text):
             text = text[found.end() :]
     start = max(0, len(text) - _TALK)

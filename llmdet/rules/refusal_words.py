@@ -89,7 +89,9 @@ ECHO = re.compile(
         rf"return|output|start with|limit)\b(?=.*\b{_SUBJECT}\b)",
         r"you are (?:an?|the) (?:[\w-]+,? (?:and )?){0,5}?"
         r"(?:assistant|model|captioner|annotator|expert|ai|chatbot|system)\b",
-        r"(?:your|the) (?:task|goal|job) is\b",
+        r"(?:your|the) (?:task|goal|job) is\b|in this task,|given (?:the|this|an) (?:image|picture|photo),? (?:and .*)?"
+        r"(?:describe|write|generate|provide|produce|list|answer|caption)\b",
+        r"(?:what|which|how many|where|who|whose) (?:\w+ ){0,3}?(?:is|are|does|do|can) [^?]{0,80}\?$",
         r"the user\b.{0,30}\b(?:wants?|asks?|asked|is asking|needs?|provided|requests?)",
         rf"(?:what|which|how many|where|who|whose|is there|are there|do you)\b.*\b(?:{_SUBJECT}|see)\b.*\?",
         r"(?:(?:okay|ok|alright|so|well|first|first of all|hmm|wait),? )*"
@@ -102,7 +104,7 @@ ECHO = re.compile(
 # Anywhere, in the text as it is.
 MARKERS = re.compile(
     _any(
-        r"<image>|<\|?im_start|<\|?(?:user|assistant|system)\|?>|\[/?INST\]|<<SYS>>",
+        r"<image>|<\|(?:object_ref|box|quad|vision)_(?:start|end)\|>|<\|\w+_pad\|>|<\|?im_start|<\|?(?:user|assistant|system)\|?>|\[/?INST\]|<<SYS>>",
         r"</?(?:box|ref|quad|think|thinking|answer|tool_call|obj|point|img|s)\b[^<>\n]{0,40}>",
         r"(?:^|[.?!] )(?:USER|ASSISTANT|SYSTEM|Human|Assistant|User|Question|Answer|Instruction|Response|Q|A): ",
         r"^(?:Prompt|Task|Input|Output): ",
@@ -161,7 +163,7 @@ ECHO_STARTS = frozenset(
     "question  questions describe provide write generate give list caption captions summarize summarise identify "
     "explain do don  avoid focus make ensure answer answers respond use include mention keep return output "
     "outputs start limit your the  what which how where who whose is are okay ok alright so well first hmm wait "
-    "let i ll ignore disregard forget  description descriptions label labels phrase phrases".split()
+    "given in let i ll ignore disregard forget  description descriptions label labels phrase phrases".split()
 )
 # "The task is", "the user wants": other sentences that begin with "the" are not tried.
 _THE = frozenset("task goal job user".split())

@@ -30,6 +30,10 @@ from llmdet.rules.outcome import Drop
         ("A \x00dog\x07 \u200bruns\ufeff \u202ehere\u202c.", "A dog runs here."),
         ("```\nA dog.\n```", "A dog."),
         ("**Objects:**\n* a dog\n* a cat", "a dog. a cat."),
+        ("1.A dog runs.\n2.A cat sits.", "A dog runs. A cat sits."),
+        ("assistant\nA dog runs.", "A dog runs."),
+        ('["a dog runs"]', "a dog runs"),
+        ("A dog runs\uff0ca cat sits\u3002", "A dog runs, a cat sits."),
     ],
 )
 def test_debris_goes(text: str, expected: str) -> None:

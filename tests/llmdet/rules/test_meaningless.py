@@ -32,6 +32,8 @@ GOOD = (
         ("It is left and left and left and left and left.", "'left and' 4 times in a row"),
         ("A dog runs. A cat sits. A dog runs. A dog runs.", "a sentence 3 times: 'a dog runs'"),
         ("aaaaaaaaaaaaaaaaaaaaaaaa", "'a' 24 times"),
+        ("The room has a chair, a chair, a chair, and a chair.", "'a chair' 4 times in a list"),
+        ("The sky is blue, the sky is blue, and the sky is blue.", "'the sky is blue' 3 times in a list"),
     ],
 )
 def test_loops_are_asked_again_of_a_model_and_dropped_from_others(text: str, detail: str) -> None:
@@ -45,6 +47,15 @@ def test_a_list_that_turns_in_circles_is_a_loop() -> None:
     verdict = RejectRepetition().judge(lmm(text), "image")
     assert isinstance(verdict, Retry)
     assert verdict.detail.endswith("of the runs of four words are different")
+
+
+def test_a_form_filled_again_and_again_is_a_loop_of_a_model() -> None:
+    sentences = [f"There is a {thing} on the shelf." for thing in "book vase clock lamp doll plant".split()]
+    text, five = " ".join(sentences), lmm(" ".join(sentences[:5]))
+    loop = Retry("repetition", "6 sentences like 'there is a * on the shelf'")
+    assert RejectRepetition().judge(lmm(text), "image") == loop
+    assert RejectRepetition().judge(Caption(text), "image") == Caption(text)
+    assert RejectRepetition().judge(five, "image") is five
 
 
 def test_a_sentence_said_twice_is_said_once() -> None:
@@ -152,6 +163,10 @@ def test_captions_with_the_words_of_a_refusal_pass(text: str) -> None:
         "Describe the image in detail. A dog runs.",
         "Please provide a detailed description of the region.",
         "Do not speculate about what the picture cannot show.",
+        "In this task, you will be given an image and must describe it.",
+        "Given the image, generate a detailed caption.",
+        "What is the man doing? The man is surfing.",
+        "<|object_ref_start|>a dog<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>",
     ],
 )
 def test_prompts_said_back_are_told_apart(text: str) -> None:
