@@ -17,6 +17,7 @@ _QUANTITIES = frozenset(
     "total whole different separate visible individual several many some numerous multiple various few entire".split()
 )  # words that tell no things of a name from others
 _WHICH = frozenset("with that who which wearing holding whose".split())  # "three dogs with collars"
+_SEEN = frozenset("we you i one can could make made found appear".split())
 _MORE = frozenset("another other others more additional further extra remaining second third fourth rest".split())
 
 
@@ -119,6 +120,8 @@ def _of_all(reading: Reading, noun: Noun) -> bool:
 def _narrows(reading: Reading, at: int) -> bool:
     """Whether what follows tells some things from others: "dogs with collars", but not "dogs with care"."""
     following = reading.nouns_from(at + 1, 1)
+    if not _SEEN.isdisjoint(reading.words[at + 1 : at + 2]):
+        return False  # "dogs that we see here"
     return reading.words[at] != "with" or not following or is_thing(following[0])
 
 

@@ -60,7 +60,7 @@ _LABEL = re.compile(
     re.I,
 )
 _LONGEST = 100  # words of a sentence that is searched: keeps endless ones linear
-_SHORT = 12  # words of a further sentence that still speaks of the things before it
+_SHORT = 20  # words of a further sentence that still speaks of the things before it
 
 
 def beside(reading: Reading, noun: Noun) -> int | None:

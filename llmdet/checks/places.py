@@ -37,7 +37,8 @@ _END = r"(?:left|right|top|bottom)"
 _ORDER = re.compile(
     rf"\b(?P<one>{_END})(?:\s+(?:side|edge|end))?(?:\s+of\s+(?:the|this)\s+{_FRAME})?\s+(?:over\s+)?to\s+(?:the\s+)?"
     rf"(?P<two>{_END})\b|"
-    rf"\b(?P<first>{_END})(?:\s+side)?\s+and\s+(?:(?:on|at|to)\s+)?(?:the\s+)?(?P<last>{_END})(?:\s+side)?,?\s+respectively\b"
+    rf"\b(?P<first>{_END})(?:\s+side)?\s+and\s+(?:(?:on|at|to)\s+)?(?:the\s+)?(?P<last>{_END})(?:\s+(?:sides?|edges?|parts?|halves|corners?))?"
+    rf"(?:\s+of\s+(?:the|this)\s+{_FRAME})?,?\s+respectively\b"
 )
 # "Higher in the frame than a bench", "low in the picture"
 _HEIGHT = re.compile(
@@ -62,7 +63,8 @@ _OPENING = re.compile(
 )
 # "Not on the left but", "on the left rather than on"
 _NOT_THERE = re.compile(
-    r"(?:\b(?:not|never|instead of|rather than|as opposed to|far from being)|n['\u2019]t)\s+"
+    r"(?:\b(?:not|never|instead of|rather than|as opposed to|far from being)|n['\u2019]t)\s+(?:being\s+)?"
+    r"(?:(?:placed|positioned|located)\s+)?"
     r"(?:(?:on|at|in|to|towards?|near|along|by)\s+)?$"
 )
 # "Glancing to the left reveals", "Turning to the left, one finds": who looks on turns, and no thing of the picture
@@ -124,7 +126,7 @@ def places(reading: Reading) -> list[Place]:
     text = reading.text.lower()
     if not _ANY.search(text):
         return []
-    found = [*_ordered(text), *_owned(reading, text), *_above(text)]
+    found = [*_ordered(text), *_owned(reading, text), *_above(reading, text)]
     taken = [place.span for place in found]
     for match in _openings(reading, text):
         found.append(Place(match.span(), *_signs(match["one"] or match["end"] or match["level"], match["side"])))
@@ -178,10 +180,12 @@ def _owned(reading: Reading, text: str) -> list[Place]:
     return found
 
 
-def _above(text: str) -> list[Place]:
+def _above(reading: Reading, text: str) -> list[Place]:
     found = []
     for match in _OVER.finditer(text):
         y = -1 if match["one"] == "above" else 1
+        if is_denied(reading, match.span()):
+            continue
         middle = _OVER_MIDDLE.match(text, match.end())
         found.append(Place((match.start(), middle.end()), 0, y) if middle else Place(match.span(), 0, y, "next"))
     for match in _HEIGHT.finditer(text):
@@ -298,18 +302,24 @@ def _is_asked(reading: Reading, at: int) -> bool:
     return reading.words[begin] in _ASKS and reading.sentences[reading.words.index("?", first)] == sentence
 
 
+def _begin(reading: Reading, first: int) -> int:
+    """Where the sentence of a token begins, or the words of it that are looked at."""
+    low = max(0, first - _REACH)
+    return next((at for at in range(first, low, -1) if begins(reading.tokens, at)), low)
+
+
 def _turned(reading: Reading, match: re.Match[str]) -> bool:
     """Whether a thing of the picture turns or moves that way; who looks on may."""
     first = token_at(reading, match.start())
     before = reading.words[first - 1] if first else ""
-    if before in _OWNING:
-        return True  # "his right side"
-    if before in ("on", "in", "at", "along", "near", "against"):
-        return False
-    verbs = _MOVING if before == "from" else _TURNED  # "leans in from the left" is there
     low = next(
         (i for i in range(first, max(0, first - _REACH), -1) if begins(reading.tokens, i)), max(0, first - _REACH)
     )
+    if before in _OWNING:  # "his right side", but "the picture has a cat in its left half"
+        return not any(is_frame(noun.words) for noun in reading.nouns_from(low, first - low))
+    if before in ("on", "in", "at", "along", "near", "against"):
+        return False
+    verbs = _MOVING if before == "from" else _TURNED  # "leans in from the left" is there
     verb = next((at for at in range(first - 1, max(low - 1, first - 8), -1) if _moves(reading, at, verbs)), None)
     around = reading.words[max(low, (verb or 0) - 3) : first]
     if verb is None or (verb and reading.words[verb - 1] == "," and reading.words[verb] in _IMPERATIVE):

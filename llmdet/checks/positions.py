@@ -29,7 +29,7 @@ _STANDS_ON = re.compile(
     r"\b(?:on|in|over|against|near|across|along|through|(?<!look )(?<!looks )(?<!looking )(?<!staring )(?<!gazing )at|"
     r"(?<!ed )by)\s+$"  # "looks at a tree", "watched by a man" do not say where it stands
 )
-_PRONOUNS = frozenset(["it", "they"])
+_PRONOUNS = frozenset(["it", "they", "its", "their"])
 _LONGEST = 100  # words of a sentence that are looked at on either side of a place: keeps endless ones linear
 
 Said = tuple[Place, list[Ground]]
@@ -213,6 +213,8 @@ class _Around:
             return [*thing, *owner] if thing and owner else []
         if not self.before:
             its = self._meant(token_at(self.reading, self.place.span[0]))
+            if not its and self._of_frame():
+                return self.after[:1]  # "the picture is calm, and its left side shows a cat"
             return [*self.after[:1], *its] if its and self.after else []
         if len(self.before) == 1:
             if self.after and self._with(self.before[0]):
@@ -263,7 +265,7 @@ class _Around:
 
     def _of_frame(self) -> bool:
         """Whether the sentence speaks of the picture before the place."""
-        nouns = nouns_of(self.reading, self.before[0].noun.sentence)
+        nouns = nouns_of(self.reading, self.reading.sentences[token_at(self.reading, self.place.span[0])])
         return any(is_frame(noun.words) for noun in nouns if noun.span[1] <= self.place.span[0])
 
     def _subject(self) -> list[Ground]:

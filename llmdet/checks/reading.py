@@ -144,8 +144,8 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
             continue  # "one sees" is taken for a noun
         if len(phrase.words) == 1 and (lower[phrase.tokens[0] - 1] in _SUBJECTS or phrase.words[0] in _COMPARED):
             continue  # "we move", "closer to the top"
-        if _opens_with_participle(tokens.tokens, phrase):
-            continue
+        if _opens_with_participle(tokens.tokens, phrase) or not phrase.words[0][0].isalnum():
+            continue  # also a dash that was taken for a name
         taken.update(range(*phrase.tokens))
         nouns.append(_noun(phrase, tokens.tokens, lower, index, sentences[phrase.tokens[0]]))
     if more := _untagged(tokens.tokens, lower, index, taken, sentences):
@@ -266,7 +266,7 @@ def _ends(lower: Sequence[str], head: int, phrase: Phrase) -> bool:
     word, after = lower[head], lower[head + 1]
     if after.endswith("s") and lower[head + 2 : head + 3] and lower[head + 2] in _ARTICLES:
         return True  # "the bus sports a"
-    if after in COLOURS or after in _MEASURES:
+    if after in COLOURS or after in _MEASURES or not after[0].isalnum():
         return True  # "somebody painted the vase blue"
     if after in _NO_NOUNS or (after.endswith("ed") and after not in _NOUNS_IN_ED):
         return True
