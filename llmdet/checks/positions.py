@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from llmdet.checks.finding import Checked, Finding
@@ -21,6 +21,7 @@ _ONE = re.compile(r"\b(?<!the )(?:one)\b|\b(?:ones|others?|something|someone)\b"
 _ORDINAL = re.compile(
     r"\bthe\s+(?:(?P<one>former|first)|latter|second|other)\b(?!\s+(?:thing|object|item|element|side|half))(?:\s+one)?[^.;]{0,30}$"
 )
+_AT_LAST = frozenset("finally eventually last lastly ultimately".split())
 _JOINS = frozenset(["?", ":"])
 _IS_ONE = re.compile(r"\b(?:is|was|being|as)\s+the\s+(?:only\s+)?one\b")
 _HAS = frozenset("has have had having with".split())
@@ -78,7 +79,9 @@ def attached(reading: Reading, grounds: Sequence[Ground]) -> list[Said]:
         before = nouns[bisect.bisect_left(starts, low) : at]
         after = nouns[at : bisect.bisect_left(starts, high)]
         if place.to == "order":
-            pairs += _in_order(place, before, after)
+            pairs += _in_order(
+                place, before, after, reading.words[token_at(reading, place.span[1]) : token_at(reading, high)]
+            )
             continue
         if number and found[number - 1].to == "next" and len(before) == 1 and "," in reading.text[low : place.span[0]]:
             continue  # "a dog below a kite, near the bottom": the dog is, or the kite
@@ -96,8 +99,10 @@ def _inside(at: int, found: Sequence[Place]) -> bool:
     return number > 0 and at < found[number - 1].span[1]
 
 
-def _in_order(place: Place, before: list[Ground], after: list[Ground]) -> list[Said]:
-    """Neighbours in a list of things: "from left to right, a dog, a cat and a bird"."""
+def _in_order(place: Place, before: list[Ground], after: list[Ground], words: Sequence[str]) -> list[Said]:
+    """Neighbours in a list of things: "from left to right, a dog, a cat and a bird"; or the last one of them alone."""
+    if len(after) == 1 and not before and after[0].boxes and not _AT_LAST.isdisjoint(words):
+        return [(replace(place, x=-place.x, y=-place.y, to="picture"), after)]
     listed = after if len(after) > 1 else before
     return [(place, [one, other]) for one, other in pairwise(listed)]
 

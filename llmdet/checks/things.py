@@ -43,8 +43,8 @@ _ABSTRACT = frozenset(
     "symmetry synonym tale talent tally task taste taster tension term territory test texture thanks theme thing "
     "thought thoughts threesome thrill time tint title today tomorrow tone total touch tour trace tradition trait "
     "treat trick trio trouble truth turn twosome type use value variation variety verdict vibe vibrancy vicinity "
-    "viewfinder visibility vision visit voice vote wait warmth way week while whole width wink wonder word words "
-    "work world worth wow year yesterday zone".split()
+    "viewfinder visibility vision visit voice vote wait warmth way week while whole whereabouts width wink wonder word "
+    "words work world worth wow year yesterday zone".split()
 )
 # Endings of words for what has no place of its own, and words that only look so.
 _NO_THING = re.compile(r".{3,}(?:ness|ity|tion|sion|ance|ence|ancy|ency|ment|ism|hood|ship|dom|ology|graphy|tude)$")
