@@ -91,6 +91,7 @@ def test_odd_records_are_named_and_learned_from(llm: str, tmp_path: Path, caplog
     )  # its one box stays
 
 
+@pytest.mark.slow
 def test_records_with_neither_boxes_nor_captions_teach_what_is_absent(
     llm: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +152,7 @@ def run_of(data: TrainData, out: Path) -> TrainResult:
     return train(settings(1), MODEL, data, out)
 
 
+@pytest.mark.slow
 def test_a_model_whose_weights_are_not_those_of_its_configuration_is_one_line(tmp_path: Path) -> None:
     data = data_of(tmp_path / "w")
     run_of(data, tmp_path / "first")

@@ -76,12 +76,13 @@ def folder_of(config: MMGroundingDinoConfig, folder: Path) -> str:
 
 
 def dropped(model: nn.Module) -> dict[str, set[float]]:
-    """The shares that the modules of a model really drop, by kind of module."""
+    """The shares that the modules of a model really drop, by upstream's kind of module."""
     found: dict[str, set[float]] = {}
     for module in model.modules():
         share = getattr(module, "drop_prob", getattr(module, "p", getattr(module, "dropout", None)))
         if isinstance(share, float):
-            found.setdefault(type(module).__name__.removeprefix("MMGroundingDino"), set()).add(round(share, 3))
+            kind = next(one for one in type(module).__mro__ if not one.__module__.startswith("detector."))
+            found.setdefault(kind.__name__.removeprefix("MMGroundingDino"), set()).add(round(share, 3))
     return found
 
 
