@@ -1,12 +1,9 @@
-"""A small workspace to train in, and training as it is typed or as two bare processes: for tests that end it early.
-
-One of two processes, killed after STEP (0: never):
-python -m tests.pipelines.training RANK STEP WORKSPACE OUT SETTINGS CAPTIONS
-"""
+"""A small workspace to train in, and training as it is typed or as two bare processes: for tests that end it early."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -87,22 +84,20 @@ class Run:
             [sys.executable, "-m", "cli", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def pair(self, dies: int = 0) -> list[int]:
+    def pair(self, dies: int = 0) -> list[int | None]:
         """The two processes alone. The second one kills itself after step `dies`; exit codes."""
-        words = [self.workspace, str(self.out), json.dumps(self.settings), json.dumps(self.captions)]
         self.out.mkdir(exist_ok=True)
         (self.out / "group").unlink(missing_ok=True)
-        both = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-m", "tests.pipelines.training", str(rank), str(dies), *words],
-                cwd=ROOT,
-            )
-            for rank in range(2)
-        ]
-        codes = [both[1].wait(timeout=240)]
+        fresh = multiprocessing.get_context("forkserver")  # torch is imported once for all of them
+        fresh.set_forkserver_preload(["detector.train", "pipelines.settings"])
+        both = [fresh.Process(target=member, args=(self, rank, dies)) for rank in range(2)]
+        for process in both:
+            process.start()
+        both[1].join()
         if dies:
             both[0].kill()
-        return [both[0].wait(timeout=240), *codes]
+        both[0].join()
+        return [process.exitcode for process in both]
 
     def log(self) -> list[dict[str, Any]]:
         """What is in train.jsonl so far, half lines left out."""
@@ -148,7 +143,8 @@ def workers(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
-def main() -> None:
+def member(run: Run, rank: int, dies: int) -> None:
+    """One of two bare processes."""
     import torch
     import torch.distributed as dist
 
@@ -157,21 +153,16 @@ def main() -> None:
     from detector.train import StepReport, train
     from pipelines.settings import build
 
-    rank, dies, where, out = int(sys.argv[1]), int(sys.argv[2]), Workspace.at(sys.argv[3]), Path(sys.argv[4])
-    values = json.loads(sys.argv[5]) | {"captions": json.loads(sys.argv[6])}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{out}/group", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{run.out}/group", rank=rank, world_size=2)
 
     def on_step(report: StepReport) -> None:
         if rank and report.step == dies:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    where = Workspace.at(run.workspace)
     place = where.records("w").require("made by the test").info["images"]
     data = TrainData(where.groundingcap().url, {"w": place})
-    model = ModelSettings(short_side=SIZE, long_side=SIZE)
-    train(build(TrainSettings, values, "settings"), model, data, out, on_step)
+    settings = build(TrainSettings, {**run.settings, "captions": run.captions}, "settings")
+    train(settings, ModelSettings(short_side=SIZE, long_side=SIZE), data, run.out, on_step)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()
