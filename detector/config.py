@@ -57,6 +57,8 @@ class DataSettings:
     negatives: Literal["frozen", "dynamic"] = "frozen"
     negative_names: int = 85  # at most so many names that the photo does not show (`dynamic`)
     weights: dict[str, float] = field(default_factory=dict)  # how often a source's records come; 1 where not named
+    # records of these splits are learned from ("" are those that have none), others are held out; empty: all of them
+    splits: tuple[str, ...] = ("", "train", "trainval")
 
     def __post_init__(self) -> None:
         """Raise SettingError for numbers that cannot be meant."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
@@ -60,9 +61,12 @@ class Order:
 
 
 def order_of(table: RecordTable, settings: TrainSettings) -> Order:
-    """The order of a table's rows under the settings. Raises SettingError for weights that cannot be meant."""
+    """The order of a table's rows under the settings.
+
+    Raises SettingError for weights that cannot be meant, and where all rows are held out.
+    """
     data = settings.data
-    weights = _weights(table, data) if data.weights else None
+    weights = _of_splits(table, data, _weights(table, data) if data.weights else None)
     upright = _upright(table) if data.group_by_aspect else None
     return Order(len(table), settings.seed, settings.batch_size, weights, upright)
 
@@ -143,6 +147,23 @@ def _weights(table: RecordTable, data: DataSettings) -> NDArray[np.float64]:
     if not Order(len(weights), 0, 1, weights).length:
         raise SettingError(f"data.weights {data.weights} leave nothing to train on; there are {sorted(known)}")
     return weights
+
+
+def _of_splits(
+    table: RecordTable, data: DataSettings, weights: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """The weights, and 0 for rows of splits that are held out. None where every row counts the same."""
+    if not data.splits:
+        return weights
+    column = pa.concat_tables([rows.select(["split"]) for rows in table.columns("split")])["split"]
+    learned = pc.is_in(column, pa.array(data.splits, column.type)).to_numpy()
+    if learned.all():
+        return weights
+    kept = learned * (1.0 if weights is None else weights)
+    if not Order(len(kept), 0, 1, kept).length:
+        there = sorted(column.unique().to_pylist())
+        raise SettingError(f"data.splits {list(data.splits)} leave nothing to train on; the records are of {there}")
+    return kept
 
 
 def _upright(table: RecordTable) -> NDArray[np.bool_]:

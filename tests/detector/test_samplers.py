@@ -1,5 +1,6 @@
 """Which record comes when."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,11 +79,12 @@ def test_batches_are_of_one_kind_but_for_the_last_rows_of_each() -> None:
     assert few.epoch(0)[0].tolist() == [0, 0, 0, 0]
 
 
-def table(folder: Path) -> RecordTable:
+def table(folder: Path, splits: Sequence[str] = ("", "", "")) -> RecordTable:
     def one(number: int, source: str, width: int) -> Record:
         return Record(f"{source}/{number}/0", source, str(number), "0", "grounding", "a.jpg", "w", width, 50, "dog")
 
     rows = [one(0, "gqa", 40), one(1, "gqa", 50), one(2, "coco", 60)]
+    rows = [replace(row, split=split) for row, split in zip(rows, splits, strict=True)]
     (folder / "part-00000.parquet").write_bytes(to_parquet(to_batch(rows)))
     return RecordTable(str(folder))
 
@@ -115,3 +117,25 @@ def test_weights_that_cannot_be_meant_are_refused(tmp_path: Path, weights: dict[
     settings = replace(example_run.settings(1), data=DataSettings(weights=weights))
     with pytest.raises(SettingError, match=said):
         order_of(table(tmp_path), settings)
+
+
+@pytest.mark.parametrize(
+    ("splits", "data", "weights"),
+    [
+        (("", "train", "trainval"), DataSettings(), None),
+        (("train", "val", ""), DataSettings(), [1.0, 0.0, 1.0]),
+        (("train", "val", ""), DataSettings(weights={"gqa": 2.0}), [2.0, 0.0, 1.0]),
+        (("train", "val", "test"), DataSettings(splits=("val",)), [0.0, 1.0, 0.0]),
+        (("train", "val", "test"), DataSettings(splits=()), None),
+    ],
+)
+def test_records_of_other_splits_are_held_out(
+    tmp_path: Path, splits: tuple[str, ...], data: DataSettings, weights: list[float] | None
+) -> None:
+    order = order_of(table(tmp_path, splits), replace(example_run.settings(1), data=data))
+    assert (order.weights if order.weights is None else order.weights.tolist()) == weights
+
+
+def test_a_table_of_which_all_is_held_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"leave nothing to train on; the records are of \['test', 'val'\]"):
+        order_of(table(tmp_path, ("val", "test", "val")), example_run.settings(1))
