@@ -316,7 +316,8 @@ def _turned(reading: Reading, match: re.Match[str]) -> bool:
         (i for i in range(first, max(0, first - _REACH), -1) if begins(reading.tokens, i)), max(0, first - _REACH)
     )
     if before in _OWNING:  # "his right side", but "the picture has a cat in its left half"
-        return not any(is_frame(noun.words) for noun in reading.nouns_from(low, first - low))
+        framed = [noun for noun in reading.nouns_from(low, first - low) if noun.tokens[1] < first]
+        return before != "its" or not any(is_frame(noun.words) for noun in framed)
     if before in ("on", "in", "at", "along", "near", "against"):
         return False
     verbs = _MOVING if before == "from" else _TURNED  # "leans in from the left" is there
@@ -330,7 +331,7 @@ def _turned(reading: Reading, match: re.Match[str]) -> bool:
         return True
     opens = _LOOKING.issuperset(reading.words[low : verb + 1])
     if opens or reading.words[verb].endswith("ing"):
-        return not _WE_SEE.match(reading.text.lower(), match.end())
+        return not _WE_SEE.match(reading.text[match.end() : match.end() + 80].lower())
     return False  # "Look to the left", "a glance to the left"
 
 

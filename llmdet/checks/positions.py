@@ -139,6 +139,11 @@ class _Around:
         fronted = self.fronted if after is self.after else not self.before
         return (after[:1] if fronted else self._subject()) or self._only() or self._joined()
 
+    def _named_in(self, sentence: int) -> list[Ground]:
+        """The first nouns of a sentence."""
+        first = bisect.bisect_left(self.nouns, sentence, key=lambda ground: ground.noun.sentence)
+        return [ground for ground in self.nouns[first : first + _LONGEST] if ground.noun.sentence == sentence]
+
     def _with(self, ground: Ground) -> bool:
         """Whether a sentence begins with "with" and this noun."""
         first = ground.noun.tokens[0]
@@ -149,7 +154,7 @@ class _Around:
         """What "the former" or "the second" means, where exactly two things were named before it."""
         sentence = self.reading.sentences[token_at(self.reading, self.place.span[0])]
         for number in (sentence, sentence - 1):
-            boxed = [g for g in self.nouns if g.noun.sentence == number and g.noun.span[1] <= self.place.span[0]]
+            boxed = [g for g in self._named_in(number) if g.noun.span[1] <= self.place.span[0]]
             if boxed:
                 return boxed[:1] if first and len(boxed) == 2 else boxed[1:2] if len(boxed) == 2 else []
         return []
@@ -159,13 +164,13 @@ class _Around:
         words = self.reading.words
         sentence = self.reading.sentences[min(token_at(self.reading, self.place.span[0]), len(words) - 1)]
         tokens = tokens_of(self.reading, sentence)
-        if any(g.noun.sentence == sentence for g in self.nouns):
+        if self._named_in(sentence):
             return []
         joined = [sentence + 1] if words[tokens.stop - 1] in _JOINS else []
         if tokens.start and words[tokens.start - 1] in _JOINS:
             joined = [sentence - 1, *[sentence - 2] * (sentence > 1), *joined]
         for number in joined:
-            named = [g for g in self.nouns if g.noun.sentence == number]
+            named = self._named_in(number)
             if named:
                 return named if len(named) == 1 and named[0].boxes else []
         return []
@@ -188,7 +193,7 @@ class _Around:
 
     def _other_one(self, other: list[Ground]) -> list[Ground]:
         """The only thing with a box that a sentence names beside another one."""
-        here = [ground for ground in self.nouns if ground.noun.sentence == other[0].noun.sentence]
+        here = self._named_in(other[0].noun.sentence)
         named = [ground for ground in here if ground.noun.meant != other[0].noun.meant]
         return named if len(named) == 1 and named[0].boxes else []
 
