@@ -59,6 +59,7 @@ _CLEAR = 0.3  # share that other colours must have together
 _NEUTRAL = frozenset({"black", "white", "gray"})
 _MIN_SIDE = 8  # pixels
 _BETWEEN = 8  # words between a noun, or its verb, and the colour that is said of it
+_LONGEST = 100  # words of a sentence that is searched: keeps endless ones linear
 _FAR = 30  # words between a noun and its verb
 
 
@@ -142,6 +143,8 @@ def _from(reading: Reading, begin: int) -> list[str]:
 def _elsewhere(reading: Reading, noun: Noun) -> list[str]:
     """Colours that can be of nothing else: where the sentence names no other thing, and where a pronoun leads to it."""
     here = noun.sentence
+    if any(len(tokens_of(reading, sentence)) > _LONGEST for sentence in range(max(0, here - 1), here + 3)):
+        return []
     if not is_thing(noun) or reading.words[max(0, noun.tokens[0] - 1)] in _EXCEPT:
         return []
     alone = _coloured(reading, here) == [noun]
