@@ -164,15 +164,17 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, head: nn.Module, hidden_NH: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
-        with torch.enable_grad():
-            states = hidden_NH.detach().requires_grad_()
+        learned = ctx.needs_input_grad[1]
+        with torch.set_grad_enabled(learned):
+            states = hidden_NH.detach().requires_grad_(learned)
             scores = head(states)
         logs = scores.detach().to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(-1)
         total = -(logs.gather(1, targets_N[:, None])[:, 0] * weights_N).sum()
-        slope = logs.exp_()  # of each score: its probability, less 1 for the target
-        slope[torch.arange(len(slope), device=slope.device), targets_N] -= 1
-        slope *= weights_N[:, None]
-        ctx.save_for_backward(*torch.autograd.grad(scores, states, slope.to(scores.dtype)))
+        if learned:
+            slope = logs.exp_()  # of each score: its probability, less 1 for the target
+            slope[torch.arange(len(slope), device=slope.device), targets_N] -= 1
+            slope *= weights_N[:, None]
+            ctx.save_for_backward(*torch.autograd.grad(scores, states, slope.to(scores.dtype)))
         return total
 
     @staticmethod

@@ -105,7 +105,7 @@ def test_recomputing_saves_memory_and_changes_no_gradient() -> None:
 
 
 def test_a_tiny_model_learns_how_the_records_talk(tmp_path: Path) -> None:
-    fitting = tiny.TinySettings(layers=1, hidden=32, vocabulary=400, steps=40, batch=4)
+    fitting = tiny.TinySettings(layers=1, hidden=32, vocabulary=400, steps=40, rounds=40, batch=4)
     losses = tiny.write(tmp_path / "llm", TEXTS[2:], TEXTS[:2], fitting)
     assert losses[-1] < 0.6 * losses[0]
     made = llm.read(str(tmp_path / "llm"), torch.float32)
@@ -125,9 +125,12 @@ def test_the_loss_and_its_gradient_are_those_of_cross_entropy_with_all_scores(mo
     hidden = torch.randn(2, 6, model.hidden_size, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([[3, IGNORED, 5, 7, IGNORED, 2], [IGNORED, 1, 1, 4, 9, IGNORED]])
     weights = torch.tensor([[2, 1, 1, 3, 1, 1], [1, 1, 2, 1, 1, 1]])
-    ours = model.loss(hidden, Rows(targets, targets, targets, targets, weights, targets[:0], alone=True))
+    rows = Rows(targets, targets, targets, targets, weights, targets[:0], alone=True)
+    ours = model.loss(hidden, rows)
     entropy = F.cross_entropy(model.head(hidden).mT, targets, reduction="none", ignore_index=IGNORED)
     theirs = (entropy * weights).sum()
     torch.testing.assert_close(ours, theirs)
     gradients = [torch.autograd.grad(loss * 0.5, hidden)[0] for loss in (ours, theirs)]
     torch.testing.assert_close(*gradients)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.loss(hidden, rows), theirs)
