@@ -36,7 +36,12 @@ def _absent(noun: Noun, said: Sequence[str], text: str, known: Known) -> bool:
 
 
 def unmentioned(readings: Sequence[Reading], known: Known, least_area: float) -> Checked:
-    """Boxes of at least `least_area` square pixels that none of the captions speaks of, by name."""
+    """Boxes of at least `least_area` square pixels that none of the captions speaks of, by name.
+
+    Nothing where a caption was too long to be read.
+    """
+    if not all(reading.text for reading in readings):
+        return Checked(0)
     spoken = {name for reading in readings for noun in reading.nouns for name in noun.meant}
     findings, boxes = [], 0
     for name, regions in known.present.items():

@@ -53,6 +53,19 @@ _MIDDLE = (
 _OF_FRAME = re.compile(
     rf"[-\s]+of[-\s]+(?:(?:the|this|that|our|my)\s+)?(?:{_MIDDLE}|{_FRAME}\b|(?:everything|things|it\s+all)\b)"
 )
+_OF_THIS = re.compile(r"\s+of\s+(?:this\s+(?:one\b|(?=[.,;]))|mine\b)")  # "on the left of this one": of this picture
+# "Draw a line down the middle: the dog is on the left of it"
+_OF_LINE = re.compile(r"\s+of\s+(?:it\b(?!\s+all)|(?:the|that|this)\s+(?:line|divide|axis|cut)\b)")
+_LINE = re.compile(
+    r"\b(?:line|divide|axis|cut|split|halve|fold)\b[^.!?]{0,60}\b(?:middle|cent(?:re|er)|half|halves|two)\b"
+)
+# "not in the upper half but in the lower one"
+_BUT_ONE = re.compile(r"\bbut\s+(?:rather\s+)?(?:in|on|at|to|towards?|near)\s+$")
+# "The cat on the left and the dog on the right? It is the other way round."
+_REVERSED = re.compile(
+    r"[^.!?]{0,120}(?<!not )(?<!than )(?:\bthe other way (?:a)?round|"
+    r"\bthe (?:reverse|opposite) (?:is|was) true|\bvice versa)\b"
+)
 _OF = re.compile(r"\s+(?:of|from|than)\s+")
 # "closer to the top than to the bottom"
 _RATHER = re.compile(rf"\s+than\s+(?:(?:to|on|at|in|towards?)\s+)?(?:(?:the|its)\s+)?{_SIDE}\b")
@@ -63,7 +76,8 @@ _OPENING = re.compile(
 )
 # "Not on the left but", "on the left rather than on"
 _NOT_THERE = re.compile(
-    r"(?:\b(?:not|never|instead of|rather than|as opposed to|far from being)|n['\u2019]t)\s+(?:being\s+)?"
+    r"(?:\b(?:not|never|instead of|rather than|as opposed to|(?:far|away)(?:\s+from(?:\s+being)?)?|"
+    r"(?:skip|ignor|forget|avoid|disregard|bypass|overlook)\w*(?:\s+about)?|past|beyond)|n['\u2019]t)\s+(?:being\s+)?"
     r"(?:(?:placed|positioned|located)\s+)?"
     r"(?:(?:on|at|in|to|towards?|near|along|by)\s+)?$"
 )
@@ -72,6 +86,9 @@ _WE_SEE = re.compile(
     rf"(?:\s+of\s+(?:the|this)\s+{_FRAME})?\s*,?\s+"
     r"(?:reveals?|shows?|brings?|yields?|we|you|one|i|there|the (?:viewer|eye))\b"
 )
+# "(From the left), the eye has to travel to the right"
+_FROM_TO = re.compile(rf"[^.;:!?]{{1,80}}\b(?:(?:to|towards?)\s+the\s+{_END}|eventually|finally|later|last|only)\b")
+_FRAMES = re.compile(rf"{_FRAME}['\u2019]s")
 _DENIED = frozenset("no not less neither".split())
 _NEGATIVE = frozenset("no not n't never neither nor none nothing nobody cannot without".split())
 # "can't miss", "not only", "nothing but"
@@ -201,9 +218,11 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
         is_denied(reading, match.span())
         or _is_asked(reading, match.start())
         or before[-2:-1] == ["what"]
-        or "than" in before[-2:]
+        or "than" in (before if before[-1:] == ["from"] else before[-2:])
     ):
         return None  # "not on the left", "what is left of it", "(closer to the top) than to the bottom"
+    if before[-1:] == ["from"] and _FROM_TO.match(text, match.end()):
+        return None  # "from the left, the eye has to travel to the right"
     if _turned(reading, match):
         return None  # "looks to the left"
     if match["hand"] and not match["part"] and "-" not in match["hand"]:
@@ -212,6 +231,8 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
         return None  # "on top of everything"
     if frame := _OF_FRAME.match(text, match.end()):
         return Place((match.start(), frame.end()), *signs)
+    if before[-1:] and before[-1] in _PREPOSITIONS and (of := _of_this(text, match)):
+        return Place((match.start(), of.end()), *signs)
     rather = _RATHER.match(text, match.end())
     if rather and not _DENIED.isdisjoint(before):
         return None  # "no closer to the top than to the bottom"
@@ -223,6 +244,14 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     return Place(match.span(), *signs) if alone else None
 
 
+def _of_this(text: str, match: re.Match[str]) -> re.Match[str] | None:
+    """The words behind a place that name the picture, or a line through its middle, by a pronoun."""
+    if text[match.start() - 3 : match.start()] != "to " and (of := _OF_THIS.match(text, match.end())):
+        return of  # but "there is a dog, and to the left of this one a cat"
+    of = _OF_LINE.match(text, match.end())
+    return of if of and _LINE.search(text, max(0, match.start() - 120), match.start()) else None
+
+
 def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
     """Whether the words are a place of the picture, not a part of something else ("the left ear")."""
     index = token_at(reading, match.end())
@@ -231,6 +260,12 @@ def _stands_alone(reading: Reading, match: re.Match[str], before: str) -> bool:
         return True  # "a bus (left) and a dog (right)"
     if _apart(reading, match):
         return True
+    if reading.words[index : index + 1] == ("one",) and _BUT_ONE.search(
+        reading.text, max(0, match.start() - 20), match.start()
+    ):
+        return True
+    if _FRAMES.match(match["lead"] or "") and match["one"] in ("top", "bottom") and not adjective:
+        return True  # "the picture's top has a kite"
     if match["part"]:
         return not (match["part"] in ("middle", "center", "centre") and adjective)  # "the top middle shelf"
     if match["lead"] or before in ("at", "on"):  # "at left" needs no article
@@ -280,7 +315,7 @@ def is_denied(reading: Reading, span: Span) -> bool:
     first = token_at(reading, span[0])
     if _NOT_THERE.search(reading.text[max(0, span[0] - 40) : span[0]].lower()) or _NOT_SO.match(reading.text, span[1]):
         return True
-    if _EMPTY.match(reading.text, span[1]):
+    if _EMPTY.match(reading.text, span[1]) or _REVERSED.match(reading.text, span[1]):
         return True
     for at in range(first - 1, max(-1, first - _REACH), -1):
         word = reading.words[at]

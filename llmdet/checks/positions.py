@@ -23,6 +23,14 @@ _ORDINAL = re.compile(
 )
 _AT_LAST = frozenset("finally eventually last lastly ultimately".split())
 _JOINS = frozenset(["?", ":"])
+_THE_ONE = re.compile(r"\bthe\s+(?:one|thing|object|item)\b[^,;.:]*$", re.I)
+# Before what a side is relative to: "Relative to the dog", "starting from the dog"
+_COMPARED = (("relative", "to"), ("compared", "to"), ("compared", "with"), ("respect", "to"), ("relation", "to"))
+_DEPARTS = frozenset(
+    "start starting go going move moving come coming get travel pass jump step head heading look looking turn turning "
+    "pan panning left right . , ! ? ; :".split()
+)
+_TOWARDS = frozenset("to toward towards".split())
 _IS_ONE = re.compile(r"\b(?:is|was|being|as)\s+the\s+(?:only\s+)?one\b")
 _HAS = frozenset("has have had having with".split())
 _BARE = re.compile(r"[\s,(]*(?:\w+\s+)?(?:on|to|at|in|toward|towards|near|along)?\s*")
@@ -88,7 +96,9 @@ def attached(reading: Reading, grounds: Sequence[Ground]) -> list[Said]:
         # A sentence that opens with a place goes on so: "On the left a dog, on the right a cat".
         led = bisect.bisect_left(starts, start) == bisect.bisect_left(starts, opening.span[0])
         around = _Around(reading, place, nouns, before, after, low, not before or (led and bool(after)))
-        if said_of := around.said_of():
+        if place.to in ("picture", "next") and (two := around.compared()):
+            pairs.append((replace(place, to="next"), two))
+        elif said_of := around.said_of():
             pairs.append((place, said_of))
     return pairs
 
@@ -138,6 +148,24 @@ class _Around:
             return after[:1]
         fronted = self.fronted if after is self.after else not self.before
         return (after[:1] if fronted else self._subject()) or self._only() or self._joined()
+
+    def compared(self) -> list[Ground]:
+        """A thing and what its side is relative to: "Relative to the cat, the dog is to the left"."""
+        words, first = self.reading.words, token_at(self.reading, self.place.span[0])
+        if words[first : first + 1] == ("the",) and words[first - 1 : first] not in [(word,) for word in _TOWARDS]:
+            return []
+        named = self._named_in(self.reading.sentences[min(first, len(words) - 1)])
+        others = [ground for ground in named if self._departs(ground.noun.tokens[0])]
+        if len(named) != 2 or len(others) != 1 or not all(ground.boxes for ground in named):
+            return []
+        return [*[ground for ground in named if ground is not others[0]], *others]
+
+    def _departs(self, at: int) -> bool:
+        """Whether what stands before a token says that somebody looks on from there, or compares."""
+        words = self.reading.words
+        if at > 1 and words[at - 2 : at] in _COMPARED:
+            return True
+        return at > 0 and words[at - 1] == "from" and (at == 1 or words[at - 2] in _DEPARTS)
 
     def _named_in(self, sentence: int) -> list[Ground]:
         """The first nouns of a sentence."""
@@ -258,7 +286,9 @@ class _Around:
 
     def _generic(self) -> bool:
         """Whether it is "the object on the left is a dog"."""
-        if len(self.before) != 1 or self.before[0].noun.words[-1] not in GENERIC or not self.after:
+        one = _THE_ONE.search(self.reading.text, self.start, self.place.span[0])
+        generic = len(self.before) == 1 and self.before[0].noun.words[-1] in GENERIC
+        if not self.after or not (one or generic):
             return False
         return self.reading.words[token_at(self.reading, self.place.span[1])] in ("is", "are", "was", "were", ":")
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 
 from llmdet.checks.names import Fit, Names, names_index
 from llmdet.lemmas import singular
-from llmdet.nouns import COLOURS, count_word, is_plural
+from llmdet.nouns import COLOURS, count_word, is_invariant, is_plural
 from llmdet.phrases import COUNTED, Parser, ParserName, Phrase
 from llmdet.record import Record, Region, Span
 from llmdet.tagging import Token
+
+LONGEST = 10_000  # characters of a caption that is read (115 words have 700): a longer one claims nothing
 
 _DENY = frozenset("no without nor neither never lacks lacking lack absent minus non".split())
 _LIKE = frozenset("like resembling resembles resemble mimicking".split())
@@ -32,7 +34,10 @@ _UNREAL = frozenset(
     "toy stuffed plush model fake inflatable ceramic cartoon animated painted carved miniature paper imaginary "
     "porcelain virtual knitted crocheted origami sculpted embroidered printed".split()
 )
-_GONE = re.compile(r"\s*(?:(?:is|are|was|were)\s+)?(?:not\s+(?:visible|present|there|in)|absent|missing|nowhere)\b")
+_GONE = re.compile(
+    r"\s*(?:(?:is|are|was|were)\s+)?(?:not\s+(?:visible|present|there|"
+    r"in(?!\s+(?:the|its)\s+(?:upper|lower|top|bottom|left|right|middle|cent|same)))|absent|missing|nowhere)\b"
+)
 _QUOTED = re.compile(r"[\"\u201c\u201d][^\"\u201c\u201d]{1,200}[\"\u201c\u201d]")
 _ENDS = frozenset(".!?;:")
 _BREAKS = frozenset(["but", "while", "whereas", "although", "though", ";", ":", ".", "!", "?"])
@@ -45,6 +50,7 @@ _NEAR_WORDS = frozenset(
 _COMPARED = frozenset("close closer nearer further farther bright vivid vibrant pale deep dark glossy shiny".split())
 _PICTURES = frozenset("image picture photo photograph scene".split())
 _SUBJECTS = frozenset("i we you they he she it who would 'd".split())
+_LINKING = frozenset("looks look looked looking seems sounds feels felt is are was were 's something".split())
 _ARTICLES = frozenset("a an the its their his her".split())
 _PIECES = frozenset("pairs pieces slices bunches stalks heads".split())
 _NO_NOUNS = frozenset(
@@ -54,6 +60,7 @@ _NO_NOUNS = frozenset(
     "someone everybody everyone "
     "hangs leans occupies turns comes makes keeps takes holds gets fills belongs extends peeks emerges perches hovers "
     "floats lurks lives looms rises towers blends flanks falls "
+    "sooner earlier later "
     "consists consist turn look come go get keep share take make fit fill occupy feature join".split()
 )
 _NOUNS_IN_ING = frozenset(
@@ -131,7 +138,9 @@ def known(record: Record) -> Known:
 
 @functools.lru_cache(maxsize=256)
 def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
-    """The nouns of a caption, matched with a vocabulary."""
+    """The nouns of a caption, matched with a vocabulary; a reading of no text for a caption over `LONGEST`."""
+    if len(text) > LONGEST:
+        return Reading("", (), (), (), ())
     tokens = Parser(parser).parse(text)
     lower = tuple([token.text.lower() for token in tokens.tokens])
     index = names_index(names)
@@ -146,6 +155,8 @@ def read(text: str, names: tuple[str, ...], parser: ParserName) -> Reading:
             continue  # "we move", "closer to the top"
         if _opens_with_participle(tokens.tokens, phrase) or not phrase.words[0][0].isalnum():
             continue  # also a dash that was taken for a name
+        if _commands(tokens.tokens, phrase):
+            continue
         taken.update(range(*phrase.tokens))
         nouns.append(_noun(phrase, tokens.tokens, lower, index, sentences[phrase.tokens[0]]))
     if more := _untagged(tokens.tokens, lower, index, taken, sentences):
@@ -171,6 +182,14 @@ def _opens_with_participle(tokens: Sequence[Token], phrase: Phrase) -> bool:
     if stop == len(tokens) or (first and tokens[first - 1].text not in _ENDS):
         return False
     return tokens[stop].tag in ("IN", "TO") or tokens[stop].text in COLOURS
+
+
+def _commands(tokens: Sequence[Token], phrase: Phrase) -> bool:
+    """Whether a sentence begins with "Skip the" or "Draw a", whose verb looks like a name."""
+    first, stop = phrase.tokens
+    if stop - first != 1 or stop == len(tokens) or phrase.plural or (first and tokens[first - 1].text not in _ENDS):
+        return False
+    return tokens[stop].text in ("the", "a", "an") and tokens[first].text[0].isupper()
 
 
 def _sentence_numbers(lower: Sequence[str]) -> list[int]:
@@ -247,7 +266,7 @@ def _number(phrase: Phrase, head: str, before: str) -> int | None:
     if phrase.count == 1 or (phrase.count and "pair" in phrase.words and singular(head) == head):
         return 1 if "one" in phrase.words else None  # "a dog"; "a pair of skis"
     if phrase.count is None:  # a capital made the tagger see a name: "Six trucks"
-        counted = phrase.words[0] == "a" and phrase.words[2:3] == ("of",) and head.endswith("s")
+        counted = phrase.words[0] == "a" and phrase.words[2:3] == ("of",) and (head.endswith("s") or is_invariant(head))
         alone = phrase.words[1:2] == ("pair",) and singular(head) == head  # "a pair of skis"
         group = COUNTED.get(phrase.words[1]) if counted and not alone else None
         return group or next((NUMBERS[word] for word in phrase.words if word in NUMBERS), None)
@@ -356,7 +375,8 @@ def _denied(lower: Sequence[str], noun: Noun, before: Sequence[Noun]) -> bool:
             break
         bound = word in ("no", "not") and near[place + 1 : place + 2] in (["more"], ["fewer"], ["less"])
         bound |= word == "without" and _not_without(lower, first - len(near) + place)
-        liked = word in _LIKE and not _SUBJECTS.isdisjoint(near[:place])  # "I really like my dog"
+        others = near[:place]  # "I really like my dog", but not "it looks like a dog"
+        liked = word in _LIKE and not _SUBJECTS.isdisjoint(others) and _LINKING.isdisjoint(others)
         if (word in _DENY and not bound) or (word in _LIKE and place >= len(near) - 2 and not liked):
             return True
         if word == "as" and place and near[place - 1] in _AS:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from llmdet.checks.finding import Finding
 from llmdet.checks.names import Names, can_mean, names_index, words_of
+from llmdet.checks.reading import LONGEST
 from llmdet.lemmas import singular
 from llmdet.nouns import phrase_of
 from llmdet.phrases import Parser, ParserName
@@ -19,6 +20,8 @@ def off_phrase(caption: str, phrases: Sequence[str], names: bool, parser: Parser
     """
     heads = tuple(phrases) if names else tuple([_head(phrase, parser) for phrase in phrases])
     index = names_index(_with_wider(heads))
+    if len(caption) > LONGEST:
+        return None
     words = [caption[a:b].lower() for a, b in split_words(caption)]
     if any(_named(index, words, at) for at in range(len(words))):
         return None

@@ -21,7 +21,8 @@ _CLAUSES = frozenset("and or but as while that which who whose where when becaus
 _LONGEST = 50  # words or nouns that are looked back over: keeps endless sentences linear
 _GROUPS = frozenset(
     "group pair couple row herd bunch number lot line flock trio set stack pile crowd team pack series cluster "
-    "collection variety total part most all some one each both".split()
+    "collection variety total part most all some one each both position location placement spot whereabouts center "
+    "centre bulk body outline shape figure".split()
 )
 
 

@@ -13,7 +13,8 @@ from llmdet.nouns import COLOURS
 FRAME = frozenset(
     "image picture photo photograph frame scene shot view screen composition canvas snapshot side half part portion "
     "section area corner edge border third quarter margin region quadrant end foreground background middle center "
-    "centre viewer camera eye attention one left right top bottom look glance distance focus home far".split()
+    "centre viewer camera eye attention sides halves thirds quarters corners edges ends quadrants "
+    "one left right top bottom look glance distance focus home far".split()
 )
 # What is named beside things without being one.
 _ABSTRACT = frozenset(
