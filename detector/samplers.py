@@ -46,6 +46,11 @@ class Order:
         )
         return drawn if self.upright is None else math.ceil(drawn / self.batch) * self.batch
 
+    @property
+    def learned(self) -> list[int]:
+        """The rows that come at all."""
+        return list(range(self.rows)) if self.weights is None else np.flatnonzero(self.weights).tolist()
+
     def epoch(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows of an epoch and which copy each one is, (length,) both."""
         rng = np.random.default_rng((self.seed, number))

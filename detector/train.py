@@ -124,7 +124,7 @@ def _begin(
     limit = parts.model.config.max_text_len
     dataset = GroundingDataset(data, parts.tokenizer, parts.pixels, limit, settings.seed, settings.data)
     if settings.captions:
-        rows = (dataset.table[row] for row in range(len(dataset.table)))
+        rows = (dataset.table[row] for row in order_of(dataset.table, settings).learned)
         heads = captions.start(settings.captions, parts.model.config, rows, out, settings.seed, place)
         parts = replace(parts, captions=heads)
     freeze(parts, settings)

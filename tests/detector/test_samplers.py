@@ -134,6 +134,7 @@ def test_records_of_other_splits_are_held_out(
 ) -> None:
     order = order_of(table(tmp_path, splits), replace(example_run.settings(1), data=data))
     assert (order.weights if order.weights is None else order.weights.tolist()) == weights
+    assert order.learned == [row for row in range(3) if weights is None or weights[row]]
 
 
 def test_a_table_of_which_all_is_held_out_is_refused(tmp_path: Path) -> None:
