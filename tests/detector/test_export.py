@@ -159,7 +159,7 @@ def test_what_is_no_number_is_no_agreement() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("backbone", "off"), [("tiny", 1.01), ("swin", 1.1)])
+@pytest.mark.parametrize(("backbone", "off"), [("tiny", 1.01), pytest.param("swin", 1.1, marks=pytest.mark.soak)])
 def test_files_agree_with_the_model_at_other_sizes_lengths_and_batches_and_wrong_ones_do_not(
     backbone: str, off: float, tiny: OpenDetector, traced: ExportedProgram, tmp_path: Path
 ) -> None:
