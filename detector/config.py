@@ -190,7 +190,7 @@ def tiny_settings(steps: int = 1200, seed: int = 0) -> TrainSettings:
 def tiny_captions() -> CaptionSettings:
     """For the tiny model: one grid of its coarser level, one look, and a little LoRA.
 
-    Without LoRA next to nothing is learned: the language model was fitted to texts alone and reads no token of another kind.
+    Without LoRA next to nothing is learned: the language model was fitted to texts alone, and reads no other tokens.
     """
     return CaptionSettings(
         llm="tiny",
