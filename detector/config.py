@@ -161,7 +161,7 @@ def quickstart_model() -> ModelSettings:
     return ModelSettings(start="tiny", short_side=128, long_side=128)
 
 
-def quickstart_settings(steps: int = 1000, seed: int = 0) -> TrainSettings:
+def quickstart_settings(steps: int = 800, seed: int = 0) -> TrainSettings:
     """The recipe of the quickstart: a tiny model from scratch on small scenes, on a CPU.
 
     A high rate with a short memory of the second moment is what makes it learn in minutes. Boxes and colours are

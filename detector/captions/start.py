@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +18,11 @@ from detector.captions import heads as module
 from detector.captions import llm, tiny
 from detector.captions.heads import CaptionHeads
 from detector.captions.llm import LanguageModel
+from detector.captions.tiny import Thing, Told
 from detector.config import CaptionSettings
 from detector.words import words_of
 from llmdet.errors import FormatError, MissingError, SettingError
-from llmdet.record import Record
+from llmdet.record import Box, Record, Region
 
 TINY = "llm"  # folder of a run that the tiny model is kept in
 READ = 2000  # records that the tiny model learns from
@@ -42,8 +45,9 @@ def start(
         name = str(out / TINY)
         if _rank() == 0 and not (out / TINY / "config.json").is_file():
             out.mkdir(parents=True, exist_ok=True)
-            tiny.write(out / TINY, *texts_of(records), replace(tiny.TinySettings(), seed=seed))
-        if dist.is_available() and dist.is_initialized():
+            with _threads_of_all():
+                tiny.write(out / TINY, *texts_of(records), replace(tiny.TinySettings(), seed=seed))
+        if _world() > 1:
             dist.barrier()
     model = llm.read(name, torch.bfloat16 if place.type == "cuda" else torch.float32, settings.recompute)
     _check_context(model, settings)
@@ -103,17 +107,39 @@ def read(folder: str | Path, config: MMGroundingDinoConfig, place: torch.device)
     return made.to(place).eval()
 
 
-def texts_of(records: Iterable[Record]) -> tuple[list[str], list[str]]:
+def texts_of(records: Iterable[Record]) -> tuple[list[Told], list[Told]]:
     """What records say of photos, and of boxes."""
-    images: list[str] = []
-    regions: list[str] = []
+    images: list[Told] = []
+    regions: list[Told] = []
     for number, record in zip(range(READ), records, strict=False):
         chosen = [(region, box) for region in record.regions for box in region.boxes]
         words = words_of(record, chosen, "mixed", (number,))
-        images += [words.image] if words.image else []
-        regions += [text for text in words.regions if text]
+        things = tuple(_thing(record, region, box) for region, box in chosen)
+        images += [Told(words.image, things)] if words.image else []
+        regions += [Told(text, (thing,)) for text, thing in zip(words.regions, things, strict=True) if text]
     return images, regions
+
+
+def _thing(record: Record, region: Region, box: Box) -> Thing:
+    x1, y1, x2, y2 = box.xyxy
+    name = region.phrases[0] if region.phrases else ""
+    return Thing(name, (x1 + x2) / 2 / record.width, (y1 + y2) / 2 / record.height)
+
+
+@contextmanager
+def _threads_of_all() -> Iterator[None]:
+    """A block in which this process takes the threads of the others, who wait for it."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(min(own * _world(), os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

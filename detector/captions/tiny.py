@@ -1,8 +1,11 @@
 """A very small language model for small worlds: made from the captions of the records, in seconds, on a CPU.
 
-It learns how the records talk, from their text alone; then it is frozen, and what it cannot guess from the words before
-it must come from the detector's features.
+It learns how the records talk, and to read what stands in the image's place, as the language model of a LLaVA has
+before LLMDet begins. It never sees a pixel: in the cell of a thing stands the mean of the embeddings of its name. Then
+it is frozen, and the detector's features must come to stand there instead.
 """
+
+# P texts of a step   L tokens   H channels
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from detector.captions.packing import IGNORED
@@ -24,6 +27,24 @@ from detector.captions.scripts import END, IMAGE_PROMPT, REGION_PROMPT, START, P
 from llmdet.errors import MissingError
 
 PAD = "<|endoftext|>"
+CELLS = 8  # along a side of the grid that stands for an image
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A name and its place in the image, 0 to 1 from the left and from the top."""
+
+    name: str
+    x: float = 0.5
+    y: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A text, and the things that it speaks of."""
+
+    text: str
+    things: tuple[Thing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,24 +54,24 @@ class TinySettings:
     layers: int = 2
     hidden: int = 128
     vocabulary: int = 1024
-    steps: int = 150
-    batch: int = 12  # texts of a step, half of them of images
+    steps: int = 400  # reading comes late, after talking
+    batch: int = 6  # texts of a step, half of them of images
     rounds: int = 4  # through the texts of images, at most: a few texts are soon known
     learning_rate: float = 3e-3
     seed: int = 0
 
 
 def write(
-    folder: Path, images: Sequence[str], regions: Sequence[str], settings: TinySettings | None = None
+    folder: Path, images: Sequence[Told], regions: Sequence[Told], settings: TinySettings | None = None
 ) -> list[float]:
-    """Fit a model to texts of images and of regions and write its folder; returns the losses.
+    """Fit a model to texts of images and of regions (each of one thing) and write its folder; returns the losses.
 
     The folder opens in plain transformers, and appears whole or not at all. Raises MissingError where there is no text.
     """
     chosen = settings or TinySettings()
     if not images and not regions:
         raise MissingError("captions.llm: tiny is made from captions, and the records have none: run caption and merge")
-    tokenizer = make_tokenizer([*images, *regions], chosen.vocabulary)
+    tokenizer = make_tokenizer([told.text for told in (*images, *regions)], chosen.vocabulary)
     torch.manual_seed(chosen.seed)
     model = Qwen2ForCausalLM(_config(len(tokenizer), chosen))
     losses = _fit(model, tokenizer, images, regions, chosen)
@@ -87,6 +108,7 @@ def _config(vocabulary: int, settings: TinySettings) -> Qwen2Config:
         num_attention_heads=4,
         num_key_value_heads=2,
         intermediate_size=2 * settings.hidden,
+        initializer_range=settings.hidden**-0.5,  # from 0.02, made for wide models, it takes twice as long to read
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -96,15 +118,18 @@ def _config(vocabulary: int, settings: TinySettings) -> Qwen2Config:
 
 
 def _fit(
-    model: nn.Module,
+    model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    images: Sequence[str],
-    regions: Sequence[str],
+    images: Sequence[Told],
+    regions: Sequence[Told],
     settings: TinySettings,
 ) -> list[float]:
-    """Next-token training on whole scripts, without an image in them; the losses."""
-    scripts = (Script(tokenizer, IMAGE_PROMPT, "upstream"), Script(tokenizer, REGION_PROMPT, "upstream"))
-    kinds = [(script, texts) for script, texts in zip(scripts, (images, regions), strict=True) if texts]
+    """Next-token training on whole scripts; the losses."""
+    kinds = [
+        (Asked(tokenizer, prompt, cells), texts)
+        for prompt, cells, texts in ((IMAGE_PROMPT, CELLS, images), (REGION_PROMPT, 1, regions))
+        if texts
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98))
     read = settings.batch / len(kinds)  # texts of images in a step
     steps = min(settings.steps, math.ceil(settings.rounds * len(kinds[0][1]) / read))
@@ -112,19 +137,54 @@ def _fit(
     rng = np.random.default_rng(settings.seed)
     losses = []
     for _ in range(steps):
-        pieces = []
+        pieces: list[Piece] = []
+        seen: list[tuple[int, int, list[int]]] = []
         for number in range(settings.batch):
-            script, texts = kinds[number % len(kinds)]
-            text = texts[int(rng.integers(len(texts)))]
-            pieces.append(script.before + script.after + script.answer(text))
+            asked, texts = kinds[number % len(kinds)]
+            told = texts[int(rng.integers(len(texts)))]
+            pieces.append(asked.piece(told.text))
+            seen += [(number, *one) for one in asked.seen(told.things)]
         ids, labels = _padded(pieces)
-        loss = model(input_ids=ids, labels=labels).loss
+        loss = model(inputs_embeds=_embed(model, ids, seen), labels=labels).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
     return losses
+
+
+class Asked:
+    """One question with a square grid of cells in the image's place."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt: str, cells: int) -> None:
+        self.tokenizer, self.cells = tokenizer, cells
+        self.script = Script(tokenizer, prompt, "upstream")
+
+    def piece(self, text: str) -> Piece:
+        """Question and answer; a cell is one token."""
+        count = self.cells**2
+        grid = Piece((0,) * count, (False,) * count)
+        return self.script.before + grid + self.script.after + self.script.answer(text)
+
+    def seen(self, things: Sequence[Thing]) -> list[tuple[int, list[int]]]:
+        """The column of each thing's cell, and the tokens of its name."""
+        first, last = len(self.script.before), self.cells - 1
+        columns = [
+            min(int(one.y * self.cells), last) * self.cells + min(int(one.x * self.cells), last) for one in things
+        ]
+        # Behind a space, as inside a sentence: copying a token is what is learned first.
+        names = [self.tokenizer(f" {one.name}", add_special_tokens=False)["input_ids"] for one in things]
+        return [(first + y * self.cells + x, name) for (x, y), name in zip(cells, names, strict=True)]
+
+
+def _embed(model: Qwen2ForCausalLM, ids_PL: Tensor, seen: Sequence[tuple[int, int, list[int]]]) -> Tensor:
+    """Embeddings (P, L, H), in a cell the mean over the tokens of the name of a thing, the last one there."""
+    table = model.get_input_embeddings()
+    embeds = table(ids_PL)
+    for row, column, name in seen:
+        embeds[row, column] = table(torch.tensor(name)).mean(0)
+    return embeds
 
 
 def _padded(pieces: Sequence[Piece]) -> tuple[Tensor, Tensor]:

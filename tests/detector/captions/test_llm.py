@@ -14,12 +14,12 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
 )
 
-from detector.captions import llm, tiny
+from detector.captions import llm
 from detector.captions.heads import CaptionHeads
 from detector.captions.llm import LanguageModel
 from detector.captions.packing import IGNORED, Rows
 from llmdet.errors import FormatError, MissingError, SettingError
-from tests.detector.captions.example_llm import TEXTS, WORDS, config, features, heads, match, qwen, settings, tokenizer
+from tests.detector.captions.example_llm import WORDS, config, features, heads, match, qwen, settings, tokenizer
 
 
 def test_the_language_model_inside_a_llava_is_taken(tmp_path: Path) -> None:
@@ -102,21 +102,6 @@ def test_recomputing_saves_memory_and_changes_no_gradient() -> None:
     small, same = kept(heads(recompute=True))
     assert small < 0.35 * large
     assert same == pytest.approx(gradient, rel=1e-12)
-
-
-def test_a_tiny_model_learns_how_the_records_talk(tmp_path: Path) -> None:
-    fitting = tiny.TinySettings(layers=1, hidden=32, vocabulary=400, steps=40, rounds=40, batch=4)
-    losses = tiny.write(tmp_path / "llm", TEXTS[2:], TEXTS[:2], fitting)
-    assert losses[-1] < 0.6 * losses[0]
-    made = llm.read(str(tmp_path / "llm"), torch.float32)
-    assert made.hidden_size == 32
-    assert not any(parameter.requires_grad for parameter in made.parameters())
-    again = tmp_path / "again"
-    tiny.write(again, TEXTS[2:], TEXTS[:2], fitting)
-    for name in ("model.safetensors", "tokenizer.json"):
-        assert (again / name).read_bytes() == (tmp_path / "llm" / name).read_bytes()
-    with pytest.raises(MissingError, match="the records have none"):
-        tiny.write(tmp_path / "none", [], [])
 
 
 def test_the_loss_and_its_gradient_are_those_of_cross_entropy_with_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
