@@ -169,13 +169,12 @@ class Asked:
 
     def seen(self, things: Sequence[Thing]) -> list[tuple[int, list[int]]]:
         """The column of each thing's cell, and the tokens of its name."""
-        first, last = len(self.script.before), self.cells - 1
-        columns = [
-            min(int(one.y * self.cells), last) * self.cells + min(int(one.x * self.cells), last) for one in things
-        ]
+        places = np.array([(one.y, one.x) for one in things]).reshape(-1, 2)
+        cells = np.clip((places * self.cells).astype(int), 0, self.cells - 1)  # a box may reach out of its image
+        columns = len(self.script.before) + cells @ (self.cells, 1)
         # Behind a space, as inside a sentence: copying a token is what is learned first.
         names = [self.tokenizer(f" {one.name}", add_special_tokens=False)["input_ids"] for one in things]
-        return [(first + y * self.cells + x, name) for (x, y), name in zip(cells, names, strict=True)]
+        return list(zip(columns.tolist(), names, strict=True))
 
 
 def _embed(model: Qwen2ForCausalLM, ids_PL: Tensor, seen: Sequence[tuple[int, int, list[int]]]) -> Tensor:

@@ -55,5 +55,5 @@ def test_a_tiny_model_reads_the_names_in_the_place_of_the_image(tmp_path: Path) 
 def test_a_thing_stands_in_the_cell_that_holds_its_centre() -> None:
     asked = tiny.Asked(tokenizer(), IMAGE_PROMPT, tiny.CELLS)
     first = len(asked.script.before)
-    things = [Thing("car", 0.0, 0.0), Thing("dog", 0.99, 0.0), Thing("cat", 1.0, 1.0), Thing("cup", 0.5, 0.13)]
+    things = [Thing("car", -0.4, 0.0), Thing("dog", 0.99, 0.0), Thing("cat", 1.2, 1.0), Thing("cup", 0.5, 0.13)]
     assert [column - first for column, _ in asked.seen(things)] == [0, 7, 63, 12]
