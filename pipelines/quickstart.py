@@ -122,7 +122,7 @@ def _predict(done: RunOutcome, world: str, captions: bool) -> list[Prediction]:
 
 
 @contextlib.contextmanager
-def _peak_memory(every_s: float = 1.0) -> Iterator[list[int]]:
+def _peak_memory(every_s: float = 5.0) -> Iterator[list[int]]:
     """The largest sum of proportional set sizes of this process and all below it, sampled."""
     peak, stop = [0], threading.Event()
     root = psutil.Process()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,9 +43,8 @@ def start(
         name = str(out / TINY)
         if _rank() == 0 and not (out / TINY / "config.json").is_file():
             out.mkdir(parents=True, exist_ok=True)
-            with _threads_of_all():
-                tiny.write(out / TINY, *texts_of(records), replace(tiny.TinySettings(), seed=seed))
-        if _world() > 1:
+            tiny.write(out / TINY, *texts_of(records), replace(tiny.TinySettings(), seed=seed))
+        if dist.is_available() and dist.is_initialized():
             dist.barrier()
     model = llm.read(name, torch.bfloat16 if place.type == "cuda" else torch.float32, settings.recompute)
     _check_context(model, settings)
@@ -126,20 +123,5 @@ def _thing(record: Record, region: Region, box: Box) -> Thing:
     return Thing(name, (x1 + x2) / 2 / record.width, (y1 + y2) / 2 / record.height)
 
 
-@contextmanager
-def _threads_of_all() -> Iterator[None]:
-    """A block in which this process takes the threads of the others, who wait for it."""
-    own = torch.get_num_threads()
-    torch.set_num_threads(min(own * _world(), os.cpu_count() or 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(own)
-
-
 def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

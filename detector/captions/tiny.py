@@ -107,7 +107,7 @@ def _config(vocabulary: int, settings: TinySettings) -> Qwen2Config:
         num_hidden_layers=settings.layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        intermediate_size=2 * settings.hidden,
+        intermediate_size=settings.hidden,
         initializer_range=settings.hidden**-0.5,  # from 0.02, made for wide models, it takes twice as long to read
         max_position_embeddings=2048,
         tie_word_embeddings=True,

@@ -34,7 +34,7 @@ def test_a_tiny_model_reads_the_names_in_the_place_of_the_image(tmp_path: Path) 
     names = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("cross", "star", "circle")]
     told = [Told(f"a small {name} in view", (Thing(name),)) for name in names]
     tiny.write(
-        tmp_path / "llm", [], told, tiny.TinySettings(layers=1, hidden=64, vocabulary=400, steps=200, rounds=200)
+        tmp_path / "llm", [], told, tiny.TinySettings(layers=1, hidden=64, vocabulary=400, steps=400, rounds=400)
     )
     model = llm.read(str(tmp_path / "llm"), torch.float32)
     script = Script(model.tokenizer, REGION_PROMPT, "answer")
