@@ -13,6 +13,7 @@ from cli.stages import warn_outdated
 
 if TYPE_CHECKING:
     from pipelines.recipe import TrainSection
+    from pipelines.train import TrainOutcome
 
 # What a machine with a GPU starts from: Swin-T, trained on Objects365, GoldG, GRIT and V3Det.
 HUB_MODEL = "openmmlab-community/mm_grounding_dino_tiny_o365v1_goldg_grit_v3det"
@@ -78,14 +79,19 @@ def train(
             out.note(f"stopped: the newest checkpoint in {folder} is of step {newest(folder)} of {asked.steps}")
             raise
         out.result = asdict(outcome) | {"checkpoint": outcome.folder}
-        went_on = f", of which {outcome.first_step} were done before" if outcome.first_step else ""
-        out.shown.append(f"{outcome.steps} steps{went_on} in {outcome.seconds:.1f} s")
-        if outcome.losses:
-            out.shown.append(f"loss {outcome.losses[0]:.3f} at first, {outcome.losses[-1]:.3f} at last")
-        for name, figures in outcome.evaluated.items():
-            said = [f"{title} {key} {value:.3f}" for title, one in figures.items() for key, value in [*one.items()][:2]]
-            out.shown.append(f"{name}: {', '.join(said)}")
-        out.shown.append(f"detector {outcome.folder}")
+        out.shown += _told(outcome)
+
+
+def _told(outcome: TrainOutcome) -> list[str]:
+    """How training went, for people."""
+    went_on = f", of which {outcome.first_step} were done before" if outcome.first_step else ""
+    lines = [f"{outcome.steps} steps{went_on} in {outcome.seconds:.1f} s"]
+    if outcome.losses:
+        lines.append(f"loss {outcome.losses[0]:.3f} at first, {outcome.losses[-1]:.3f} at last")
+    for name, figures in outcome.evaluated.items():
+        said = [f"{title} {key} {value:.3f}" for title, one in figures.items() for key, value in [*one.items()][:2]]
+        lines.append(f"{name}: {', '.join(said)}")
+    return [*lines, f"detector {outcome.folder}"]
 
 
 def section_for(recipe: str | None, gpu: bool | None, captions: str | None, overrides: list[str]) -> TrainSection:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def quickstart(
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.", show_default="1000")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.", show_default="900")] = None,
     scenes: Annotated[int, typer.Option(min=1, help="Scenes to learn from.")] = 2000,
     held_out: Annotated[int, typer.Option(min=1, help="Scenes of each evaluation set.")] = 320,
     seed: Annotated[int, typer.Option(help="Of the world and of training.")] = 0,

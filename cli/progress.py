@@ -113,12 +113,15 @@ class Lines:
         self._last = started
         self._say(f"{name}: started")
         note: list[str] = [""]  # the last one
+        first: list[tuple[int, float]] = []  # the first report: what was done before, or took long to begin, is no pace
 
         def report(done: int, total: int | None) -> None:
             now = time.monotonic()
+            first[:] = first or [(done, now)]
             if now - self._last >= self.every_s:
                 self._last = now
-                self._say(f"{name}: {_so_far(done, total, now - started)}{note[0]}")
+                since = first[0]
+                self._say(f"{name}: {_so_far(done, total, done - since[0], now - since[1])}{note[0]}")
 
         def tell(line: str) -> None:
             note[0] = f"; {line}"
@@ -133,10 +136,12 @@ class Lines:
         print(line, file=sys.stderr, flush=True)
 
 
-def _so_far(done: int, total: int | None, seconds: float) -> str:
+def _so_far(done: int, total: int | None, seen: int, seconds: float) -> str:
+    """`seen` of what is done was done in these seconds."""
     if not total or not done:
         return f"{done} done"
-    return f"{done} of {total}, about {_clock(seconds / done * (total - done))} left"
+    left = f", about {_clock(seconds / seen * (total - done))} left" if seen > 0 else ""
+    return f"{done} of {total}{left}"
 
 
 def _clock(seconds: float) -> str:

@@ -148,11 +148,13 @@ def compute_loss(
     return loss.plus({name: one / settings.accumulate for name, one in spoken.items()})
 
 
-def compile_layers(model: OpenDetector) -> None:
+def compile_layers(model: OpenDetector, backend: str = "inductor") -> None:
     """Let torch compile what takes the time: the image backbone, and the layers of encoder and decoder.
 
-    In place, so that names of weights stay.
+    In place, so that names of weights stay. What torch cannot compile runs as it is, with a warning from torch: sizes
+    that change from batch to batch are too much for it in some convolutional backbones.
     """
+    torch._dynamo.config.suppress_errors = True
     inner = model.model
     for module in (inner.backbone, *inner.encoder.layers, *inner.decoder.layers):
-        module.compile(dynamic=True)
+        module.compile(dynamic=True, backend=backend)

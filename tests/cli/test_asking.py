@@ -104,9 +104,10 @@ def test_lines_of_a_log_show_the_figures_of_a_run(capsys: pytest.CaptureFixture[
     live = replace(live, images_per_s=12.5, requests_per_s=100.0, prompt_tokens_per_s=2000.0, waiting=0.25, cost=1.5)
     with Lines(every_s=0).stage("caption s") as progress:
         assert isinstance(progress, Teller)
+        progress(0, 4)
         progress.tell(live.line())
         progress(1, 4)
-    said = capsys.readouterr().err.splitlines()[1]
+    said = capsys.readouterr().err.splitlines()[2]
     assert said.startswith(
         "caption s: 1 of 4, about 0:00 left; 12.5 images/s, 100.0 requests/s, tokens/s 2000 in, 0 out"
     )

@@ -89,6 +89,19 @@ def test_progress_in_a_log_is_lines_with_the_time_left(capsys: pytest.CaptureFix
     assert said.err.splitlines()[4].startswith("caption coco: done in 0.0 s")
 
 
+def test_the_time_left_counts_from_the_first_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on from step 400 after a minute of loading, 2 steps a second."""
+    clock = iter([0.0, 60.0, 70.0, 71.0])
+    monkeypatch.setattr("cli.progress.time.monotonic", lambda: next(clock))
+    with Lines(every_s=0).stage("train") as report:
+        report(400, 1000)
+        report(420, 1000)
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:3] == ["train: 400 of 1000", "train: 420 of 1000, about 4:50 left"]
+
+
 def test_a_stage_that_failed_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
     with suppress(FormatError), Lines().stage("merge"):
         raise FormatError("no")

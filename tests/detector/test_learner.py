@@ -10,7 +10,7 @@ from detector import checkpoint
 from detector.config import CriterionSettings, TrainSettings
 from detector.data import Batch, GroundingDataset, TrainData, loader
 from detector.group import Group
-from detector.learner import Learned, Learner, TrainingError
+from detector.learner import Learned, Learner, TrainingError, compile_layers
 from detector.optimizers import build_optimizer
 from detector.samplers import StepSampler, order_of
 from tests.detector import example_run
@@ -89,3 +89,18 @@ def test_the_work_of_a_pixel_is_counted_and_leaves_no_gradient(data: TrainData) 
     (batch,) = batches(data, learner)
     assert 1e3 < learner.flops_of_pixel(batch) < 1e7
     assert all(weight.grad is None for weight in learner.parts.model.parameters())
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_model_takes_the_same_step(data: TrainData, backend: str) -> None:
+    """`aot_eager` captures the same graphs and runs them as they are, `inductor` makes code of them."""
+    plan = settings(1, batch_size=4)
+    plain, mine, learner = learn(data, plan)
+    compiled = fresh(plan)
+    compile_layers(compiled.parts.model, backend)
+    torch._dynamo.reset()
+    found = compiled.learn(0, mine)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3  # backbone, encoder layer, decoder layer
+    assert found.parts == pytest.approx(plain.parts, rel=1e-4)
+    assert found.gradient == pytest.approx(plain.gradient, rel=1e-3)
+    assert list(compiled.parts.model.state_dict()) == list(learner.parts.model.state_dict())

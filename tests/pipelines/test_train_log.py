@@ -97,6 +97,26 @@ def test_a_run_that_was_killed_before_its_evaluation_makes_up_for_it(processes: 
     assert processes.until == [6, 7]
 
 
+@pytest.mark.slow
+def test_evaluating_on_the_way_changes_nothing_of_the_run(local: None, tmp_path: Path) -> None:
+    """Real processes, which end for each evaluation and go on behind it."""
+    where = training.workspace(tmp_path)
+    held_out = EvaluationSet(
+        name="held_out", annotations=str(tmp_path / "annotations.json"), images=str(tmp_path / "images")
+    )
+    trained = {}
+    for name, every in (("unbroken", 0), ("evaluated", 2)):
+        settings = training.settings(5, evaluate_every=every)
+        section = TrainSection(workers=2, short_side=training.SIZE, long_side=training.SIZE, settings=settings)
+        trained[name] = train(where, section, str(tmp_path / name), sets=[held_out])
+    assert list(trained["evaluated"].evaluated) == ["step-000002", "step-000004"]
+    for figures in trained["evaluated"].evaluated.values():
+        assert 0 <= figures["held_out"]["AP50"] <= 1
+    assert trained["evaluated"].losses == trained["unbroken"].losses
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in trained]
+    assert weights[0] == weights[1]
+
+
 def test_evaluating_on_the_way_needs_sets(tmp_path: Path) -> None:
     section = TrainSection(settings={"steps": 7, "evaluate_every": 3})
     with pytest.raises(SettingError, match="evaluate_every needs sets: give a --recipe with an evaluate section"):
