@@ -149,6 +149,8 @@ class OpenDetector(MMGroundingDinoForObjectDetection):
         noise: Denoising | None = None,
     ) -> Outputs:
         """One pass over a batch of images (B, 3, H, W), normalised, and prompts (B, T), both padded."""
+        if self.training:  # convolutions and pooling are faster so; results differ in the last digits
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         self.model.decoder.noise = noise
         try:
             inner = self.model(
