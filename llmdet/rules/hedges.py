@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from llmdet.rules.clauses import (
     DETERMINERS,
@@ -268,39 +269,59 @@ def _drop_dangling(pieces: list[Piece], left: list[str]) -> frozenset[int]:
 
 def _join(pieces: list[Piece], left: list[str], dangling: frozenset[int] = frozenset()) -> str:
     """The pieces that are left, with the commas that still part something. `dangling`: they have lost their "and"."""
-    parts: list[str] = []  # separator, piece, separator, piece ...
-    gap, conjunction = False, False  # whether a piece, or the "and" of a list, was lost on the way
-    items = 0  # how many bare nouns of a list stand before this piece
-    aside = False  # whether what stands between a subject and its verb has a comma before it
+    joined = _Joined()
     for at, (piece, new) in enumerate(zip(pieces, left, strict=True)):
-        word = piece.first
         if not new.strip():
-            gap = True
-            conjunction = conjunction or (word in ("and", "or") and not verb_at(piece.hidden))
+            joined.lose(piece)
             continue
-        plain = not verb_at(new)
-        if conjunction and items >= 2 and (not plain or word in VERBS) and word not in DETERMINERS:
-            _join_last(parts)
-        # "An old, perhaps homeless, man": two words are no noun phrase yet.
-        short = len(parts) == 2 and parts[1].count(" ") < 2 and word not in DETERMINERS
-        hugs = gap and (
-            (word in PREPOSITIONS and not (word == "with" and len(parts) > 2))
-            or (word in VERBS and not aside)
-            or short
-            or (word in ("and", "or") and plain)
-        )
-        parts += [
-            " " if hugs or new.startswith(",") or first_word(new) == "and" != word else f"{piece.mark} ",
-            new.strip(" ,"),
-        ]
+        joined.add(piece, new)
+        if at in dangling or (piece.text.startswith(new) and bool(_AND_GUESS.match(piece.hidden, len(new)))):
+            joined.gap = joined.conjunction = True
+    return joined.text()
+
+
+@dataclass(slots=True)
+class _Joined:
+    """What of a sentence stands so far."""
+
+    parts: list[str] = field(default_factory=list)  # separator, piece, separator, piece ...
+    gap: bool = False  # a piece was lost since the last one that stands
+    conjunction: bool = False  # the "and" of a list was lost
+    items: int = 0  # bare nouns of a list that stand before the next piece
+    aside: bool = False  # what stands between a subject and its verb has a comma before it
+
+    def lose(self, piece: Piece) -> None:
+        """A piece is lost."""
+        self.gap = True
+        self.conjunction = self.conjunction or (piece.first in ("and", "or") and not verb_at(piece.hidden))
+
+    def add(self, piece: Piece, new: str) -> None:
+        """A piece stands, as `new`."""
+        word, plain = piece.first, not verb_at(new)
+        if self.conjunction and self.items >= 2 and (not plain or word in VERBS) and word not in DETERMINERS:
+            _join_last(self.parts)
+        close = self.gap and self._hugs(word, plain)
+        close = close or new.startswith(",") or first_word(new) == "and" != word
+        self.parts += [" " if close else f"{piece.mark} ", new.strip(" ,")]
         item = plain and word not in PREPOSITIONS and not _PARTICIPIAL.search(new)
-        items = items + 1 if item else int(not plain or bool(_EXAMPLES.match(new)))
-        aside = bool(parts[2:]) and plain and (aside or bool(_ASIDE_START.match(new)))
-        ended = at in dangling or (piece.text.startswith(new) and bool(_AND_GUESS.match(piece.hidden, len(new))))
-        gap, conjunction = ended, conjunction or ended
-    if conjunction and gap and items >= 2:
-        _join_last(parts)
-    return "".join(parts[1:])
+        self.items = self.items + 1 if item else int(not plain or bool(_EXAMPLES.match(new)))
+        self.aside = len(self.parts) > 2 and plain and (self.aside or bool(_ASIDE_START.match(new)))
+        self.gap = False
+
+    def _hugs(self, word: str, plain: bool) -> bool:
+        """Whether a piece with this first word goes on, without a comma, from what stood before the gap."""
+        if word in PREPOSITIONS and not (word == "with" and len(self.parts) > 2):
+            return True
+        if (word in VERBS and not self.aside) or (word in ("and", "or") and plain):
+            return True
+        # "An old, perhaps homeless, man": two words are no noun phrase yet.
+        return len(self.parts) == 2 and self.parts[1].count(" ") < 2 and word not in DETERMINERS
+
+    def text(self) -> str:
+        """The sentence."""
+        if self.conjunction and self.gap and self.items >= 2:
+            _join_last(self.parts)
+        return "".join(self.parts[1:])
 
 
 def _join_last(parts: list[str]) -> None:
