@@ -214,21 +214,8 @@ def _above(reading: Reading, text: str) -> list[Place]:
 
 def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
     signs, before = _signs(match["one"], match["two"]), _words_before(reading, token_at(reading, match.start()))
-    if (
-        is_denied(reading, match.span())
-        or _is_asked(reading, match.start())
-        or before[-2:-1] == ["what"]
-        or "than" in (before if before[-1:] == ["from"] else before[-2:])
-    ):
-        return None  # "not on the left", "what is left of it", "(closer to the top) than to the bottom"
-    if before[-1:] == ["from"] and _FROM_TO.match(text, match.end()):
-        return None  # "from the left, the eye has to travel to the right"
-    if _turned(reading, match):
-        return None  # "looks to the left"
-    if match["hand"] and not match["part"] and "-" not in match["hand"]:
-        return None  # "the left hand"
-    if before[-1:] == ["on"] and not match["lead"] and match["one"] == "top":
-        return None  # "on top of everything"
+    if _is_none(reading, text, match, before):
+        return None
     if frame := _OF_FRAME.match(text, match.end()):
         return Place((match.start(), frame.end()), *signs)
     if before[-1:] and before[-1] in _PREPOSITIONS and (of := _of_this(text, match)):
@@ -242,6 +229,21 @@ def _place(reading: Reading, text: str, match: re.Match[str]) -> Place | None:
         return Place(match.span(), *signs, "next") if plain else None
     alone = _stands_alone(reading, match, before[-1] if before else "")
     return Place(match.span(), *signs) if alone else None
+
+
+def _is_none(reading: Reading, text: str, match: re.Match[str], before: list[str]) -> bool:
+    """Whether words that name a place say of nothing that it is there."""
+    if is_denied(reading, match.span()) or _is_asked(reading, match.start()) or before[-2:-1] == ["what"]:
+        return True  # "not on the left", "what is left of it"
+    if "than" in (before if before[-1:] == ["from"] else before[-2:]):
+        return True  # "(closer to the top) than to the bottom"
+    if before[-1:] == ["from"] and _FROM_TO.match(text, match.end()):
+        return True  # "from the left, the eye has to travel to the right"
+    if _turned(reading, match):
+        return True  # "looks to the left"
+    if match["hand"] and not match["part"] and "-" not in match["hand"]:
+        return True  # "the left hand"
+    return before[-1:] == ["on"] and not match["lead"] and match["one"] == "top"  # "on top of everything"
 
 
 def _of_this(text: str, match: re.Match[str]) -> re.Match[str] | None:
@@ -347,9 +349,7 @@ def _turned(reading: Reading, match: re.Match[str]) -> bool:
     """Whether a thing of the picture turns or moves that way; who looks on may."""
     first = token_at(reading, match.start())
     before = reading.words[first - 1] if first else ""
-    low = next(
-        (i for i in range(first, max(0, first - _REACH), -1) if begins(reading.tokens, i)), max(0, first - _REACH)
-    )
+    low = _begin(reading, first)
     if before in _OWNING:  # "his right side", but "the picture has a cat in its left half"
         framed = [noun for noun in reading.nouns_from(low, first - low) if noun.tokens[1] < first]
         return before != "its" or not any(is_frame(noun.words) for noun in framed)

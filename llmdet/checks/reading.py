@@ -205,6 +205,34 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
 
     The head is a verb where "a kite rests" or "two dogs share" was taken for one noun phrase.
     """
+    first = phrase.tokens[0]
+    head, stop, length, meant = _head(phrase, tokens, lower, index)
+    at_end = tokens[head].span == phrase.head_span
+    begin = head - max(length, 1) + 1
+    word = lower[head]
+    return Noun(
+        (tokens[begin].span[0], tokens[head].span[1]),
+        (min(phrase.span[0], tokens[begin].span[0]), tokens[stop - 1].span[1]),
+        meant,
+        bool(meant),
+        _number(phrase, word, lower[_lead(tokens, begin)] if begin < first else ""),
+        (phrase.plural and at_end)
+        or is_plural(word)
+        or _of_name(word, length, meant)
+        or singular(word) != word
+        or not _PIECES.isdisjoint(phrase.words),
+        tuple(lower[first:stop]),
+        tuple([w for w in phrase.modifiers if w not in lower[begin : head + 1] and w not in lower[stop : stop + 1]]),
+        phrase.determiner,
+        (min(first, begin), stop),
+        sentence,
+    )
+
+
+def _head(
+    phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: Names
+) -> tuple[int, int, int, Mapping[str, Fit]]:
+    """The token of the head, where the phrase stops, how many words the name has, and what it can mean."""
     first, stop = phrase.tokens
     end = head = next(i for i in range(stop - 1, first - 1, -1) if tokens[i].span == phrase.head_span)
     length, meant = index.at(_words(lower, head))
@@ -225,25 +253,7 @@ def _noun(phrase: Phrase, tokens: Sequence[Token], lower: Sequence[str], index: 
         longer, other = index.at(_words(lower, stop))
         if other and (not meant or any(fit != "part" for fit in other.values())):
             head, stop, length, meant = stop, stop + 1, longer, other  # "a baby | elephant"
-    begin = head - max(length, 1) + 1
-    word = lower[head]
-    return Noun(
-        (tokens[begin].span[0], tokens[head].span[1]),
-        (min(phrase.span[0], tokens[begin].span[0]), tokens[stop - 1].span[1]),
-        meant,
-        bool(meant),
-        _number(phrase, word, lower[_lead(tokens, begin)] if begin < first else ""),
-        (phrase.plural and head == end)
-        or is_plural(word)
-        or _of_name(word, length, meant)
-        or singular(word) != word
-        or not _PIECES.isdisjoint(phrase.words),
-        tuple(lower[first:stop]),
-        tuple([w for w in phrase.modifiers if w not in lower[begin : head + 1] and w not in lower[stop : stop + 1]]),
-        phrase.determiner,
-        (min(first, begin), stop),
-        sentence,
-    )
+    return head, stop, length, meant
 
 
 def _of_name(word: str, length: int, meant: Mapping[str, Fit]) -> bool:
