@@ -91,7 +91,8 @@ def test_the_work_of_a_pixel_is_counted_and_leaves_no_gradient(data: TrainData) 
     assert all(weight.grad is None for weight in learner.parts.model.parameters())
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_a_compiled_model_takes_the_same_step(data: TrainData, backend: str) -> None:
     """`aot_eager` captures the same graphs and runs them as they are, `inductor` makes code of them."""
     plan = settings(1, batch_size=4)
